@@ -1,0 +1,1 @@
+"""Floor 3: the shared attention layer, one mechanism a file behind one contract."""

@@ -1,0 +1,1 @@
+"""The one mechanism a file."""

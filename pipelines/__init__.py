@@ -1,0 +1,52 @@
+"""Domain pipelines on one shared attention layer. Importing this package loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.base import Pipeline
+    from pipelines.forecast.pipeline import Forecaster as Forecaster
+    from pipelines.official import load_official as load_official
+
+__version__ = "0.1.0"
+
+__all__ = ["Forecaster", "__version__", "load", "load_official"]
+
+#: Public name -> module; resolved on first use so that importing the package stays light.
+_LAZY = {"Forecaster": "pipelines.forecast.pipeline", "load_official": "pipelines.official"}
+
+
+def load(folder: str | Path, **changes: Any) -> Pipeline:
+    """Open a folder that a pipeline saved, whatever its domain.
+
+    Args:
+        folder: what ``save`` or ``pipelines DOMAIN fit`` wrote.
+        changes: how to run (device, precision, seed, threads) and what the domain lets change at call time.
+
+    Raises:
+        WeightsError: not such a folder, damaged, or of an unknown domain.
+
+    Example:
+        >>> load("no/such/folder")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        pipelines.errors.WeightsError: no/such/folder: ...
+    """
+    from pipelines.domains import pipeline_class
+    from pipelines.weights import read_config
+
+    return pipeline_class(str(read_config(folder).get("domain"))).load(folder, **changes)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

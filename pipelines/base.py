@@ -1,0 +1,465 @@
+"""The contract of a pipeline: what every domain offers to the command line, to Python and to notebooks.
+
+A domain subclasses :class:`Pipeline`, returns a :class:`Result` from ``predict`` and an :class:`Evaluation` from
+``evaluate``; saving, loading, exporting, seeds, reports and the command line come from here. Nothing in this module
+imports torch, pandas or matplotlib before a method needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pipelines.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from pipelines.evaluation.report import Report
+    from pipelines.exporting import ExportParity
+    from pipelines.progress import Progress
+
+#: Constructor arguments that every pipeline has: how a run is carried out, not what the model is.
+RUN_PARAMS = frozenset({"device", "precision", "seed", "threads"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from: enough to repeat it.
+
+    Example:
+        >>> Provenance.now(data="ETTh1.csv", model="dlinear", seed=1).data
+        'ETTh1.csv'
+    """
+
+    version: str
+    created: str
+    command: str
+    data: str
+    model: str
+    seed: int
+    weights: str = ""
+
+    @classmethod
+    def now(cls, *, data: str, model: str, seed: int, weights: str = "") -> Provenance:
+        """Stamp the present moment, this library's version and this process's command line."""
+        from pipelines import __version__
+
+        created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        return cls(__version__, created, command_line(), data, model, seed, weights)
+
+
+def command_line() -> str:
+    """The command that started this process, as one would type it (empty when imported from Python)."""
+    import shlex
+
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    if name == "__main__.py":
+        name = "pipelines"
+    return shlex.join([name, *sys.argv[1:]]) if name == "pipelines" else ""
+
+
+@dataclasses.dataclass
+class Run:
+    """How one run is carried out: who hears of it, where its training state lives, whether it goes on.
+
+    Example:
+        >>> Run().resume
+        False
+    """
+
+    progress: Progress | None = None
+    folder: Path | None = None
+    resume: bool = False
+
+    def say(self, text: str) -> None:
+        """Tell the user one line on standard error (nothing without a progress object)."""
+        if self.progress is not None:
+            self.progress.say(text)
+
+
+class Result(ABC):
+    """What ``predict`` returns: it can be saved, drawn and reported, and knows where it came from."""
+
+    provenance: Provenance
+    notes: tuple[str, ...]
+
+    @abstractmethod
+    def save(self, path: str | Path) -> Path:
+        """Write the result; the format follows the file name's ending."""
+
+    @abstractmethod
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the result; with a path, also write the picture there."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: plain names and plain numbers."""
+
+    @abstractmethod
+    def fill_report(self, report: Report) -> None:
+        """Add this result's sections to an HTML report."""
+
+    #: Name of the file that a run folder holds.
+    default_name: ClassVar[str] = "result.json"
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """Figures of one evaluation: what was measured, by which protocol, on how much, beside which baselines.
+
+    Args:
+        model: name of the model.
+        protocol: name of the protocol, with everything that changes the figures.
+        data: what was evaluated.
+        metrics: headline figures by the field's plain names.
+        counts: how many windows (files, subjects, ...) and values were counted.
+        intervals: 95 % intervals of metrics by name.
+        baselines: the same metrics for every baseline.
+        horizons: lists by forecast step, or another axis that the field reads.
+        details: further JSON-ready figures of the domain.
+        seeds: one entry a seed when several were run.
+        notes: everything that was done to the data, counted.
+        figures: (title, alternative text, function that draws) for the report.
+    """
+
+    model: str
+    protocol: str
+    data: str
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    provenance: Provenance
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    horizons: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    figures: list[tuple[str, str, Callable[[], Figure]]] = dataclasses.field(default_factory=list)
+
+    default_name: ClassVar[str] = "evaluation.json"
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat JSON object: metrics and counts at the top level, the rest under its own name."""
+        out: dict[str, Any] = {"model": self.model, "protocol": self.protocol, "data": self.data}
+        out |= self.metrics
+        out |= self.counts
+        out |= {
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "baselines": self.baselines,
+            "horizons": self.horizons,
+            "details": self.details,
+            "seeds": self.seeds,
+            "notes": list(self.notes),
+            "provenance": dataclasses.asdict(self.provenance),
+        }
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write the figures as JSON, atomically."""
+        from pipelines.files import atomic_write
+
+        target = Path(path)
+        atomic_write(target, json.dumps(self.to_dict(), indent=1, allow_nan=False, default=_plain) + "\n")
+        return target
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the first figure; with a path, also write it there."""
+        if not self.figures:
+            raise ConfigError("this evaluation has no figure", where="plot")
+        figure = self.figures[0][2]()
+        if path is not None:
+            save_figure(figure, path)
+        return figure
+
+    def fill_report(self, report: Report) -> None:
+        """Add metrics against baselines, figures and notes to an HTML report."""
+        rows = {self.model: self.metrics, **self.baselines}
+        report.add_metrics_table("Figures", rows, intervals={self.model: self.intervals})
+        counted = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
+        report.add_text("Protocol", f"{self.protocol}; counted: {counted}.")
+        if self.seeds:
+            table = {f"seed {entry['seed']}": {k: v for k, v in entry.items() if k != "seed"} for entry in self.seeds}
+            report.add_metrics_table("Seeds", table)
+        for title, alt, draw in self.figures:
+            report.add_figure(title, draw(), alt)
+
+
+class Pipeline(ABC):
+    """One domain's public class: the constructor stores, ``fit`` learns, ``predict`` and ``evaluate`` answer.
+
+    Subclasses give ``domain``, ``summary``, ``verbs`` (domain verbs beside the common five: name -> method name),
+    ``call_time`` (constructor arguments that may differ from those stored with the weights) and the abstract methods.
+    Every constructor argument is keyword-only, documented, and stored under its own name without a computation.
+    """
+
+    domain: ClassVar[str]
+    summary: ClassVar[str]
+    verbs: ClassVar[Mapping[str, str]] = {}
+    call_time: ClassVar[frozenset[str]] = frozenset()
+
+    device: str
+    precision: str
+    seed: int
+    threads: int | None
+    run: Run
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Give every pipeline a quiet run before its constructor stores anything."""
+        self = super().__new__(cls)
+        self.run = Run()
+        return self
+
+    # What a domain writes ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fit(self, data: Any) -> Self:
+        """Learn from data; returns the pipeline itself."""
+
+    @abstractmethod
+    def predict(self, inputs: Any) -> Result:
+        """Answer for new inputs."""
+
+    @abstractmethod
+    def evaluate(self, data: Any) -> Evaluation:
+        """Measure on held-out data by the domain's protocol, beside the baselines."""
+
+    @abstractmethod
+    def demo(self) -> tuple[Evaluation, Result]:
+        """Fit or load, evaluate and predict on the embedded real data, within two minutes on two cores."""
+
+    @abstractmethod
+    def _export_parts(self) -> tuple[nn.Module, dict[str, Tensor], str]:
+        """The module in eval mode, its example inputs by name (batch first), and the name of its output."""
+
+    @abstractmethod
+    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and the JSON-ready configuration that :meth:`_restore` needs."""
+
+    @abstractmethod
+    def _restore(self, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+        """Rebuild the fitted state from what :meth:`_weights` gave."""
+
+    @classmethod
+    @abstractmethod
+    def from_official(cls, path: str | Path, **params: Any) -> Self:
+        """A fitted pipeline around an official checkpoint of the paper's code."""
+
+    @classmethod
+    @abstractmethod
+    def check_kit(cls) -> dict[str, Any]:
+        """Small real inputs for :func:`pipelines.checks.check_pipeline`: ``params``, ``data``, ``inputs``."""
+
+    # What every domain has --------------------------------------------------------------------------------------
+
+    @classmethod
+    def param_names(cls) -> tuple[str, ...]:
+        """Names of the constructor's arguments."""
+        return tuple(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def get_params(self) -> dict[str, Any]:
+        """The constructor's arguments as they stand."""
+        return {name: getattr(self, name) for name in self.param_names()}
+
+    def clone(self, **changes: Any) -> Self:
+        """An unfitted pipeline with the same arguments, some of them changed, telling the same listener."""
+        twin = type(self)(**{**self.get_params(), **changes})
+        twin.run = dataclasses.replace(self.run)
+        return twin
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is a model that can answer."""
+        return getattr(self, "_fitted", False)
+
+    def require_fitted(self, what: str) -> None:
+        """Raise ConfigError when there is no model yet."""
+        if not self.is_fitted:
+            raise ConfigError(
+                "there is no fitted model", where=f"{type(self).__name__}.{what}", cure="call fit(data) or load(folder)"
+            )
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write weights and configuration into a folder that :func:`pipelines.load` opens.
+
+        Raises:
+            ConfigError: when nothing is fitted, or the folder exists and ``overwrite`` is false.
+        """
+        from pipelines.files import staged_folder
+
+        self.require_fitted("save")
+        with staged_folder(folder, overwrite=overwrite) as staging:
+            self.write_weights(staging)
+        return Path(folder)
+
+    def write_weights(self, folder: str | Path) -> Path:
+        """Write weights and configuration into a folder that may hold other files of the same run."""
+        from pipelines.weights import save_weights
+
+        self.require_fitted("save")
+        tensors, state = self._weights()
+        config = {"domain": self.domain, "params": plain_params(self.get_params()), **state}
+        save_weights(folder, tensors, config)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, source: str | Path, **changes: Any) -> Self:
+        """Open a folder that :meth:`save` wrote.
+
+        Args:
+            source: the folder.
+            changes: constructor arguments to change: how to run, and those in ``call_time``.
+
+        Raises:
+            WeightsError: damaged weights, or weights of another domain.
+            ConfigError: a change that contradicts the stored model.
+        """
+        from pipelines.errors import WeightsError
+        from pipelines.weights import load_weights
+
+        tensors, config = load_weights(source)
+        if config.get("domain") != cls.domain:
+            raise WeightsError(
+                "these weights belong to another pipeline",
+                where=source,
+                found=config.get("domain"),
+                expected=cls.domain,
+                cure=f"open them with `pipelines {config.get('domain')}` or pipelines.load",
+            )
+        pipeline = cls(**cls._stored_params(config["params"]))
+        pipeline.apply(changes, where=str(source))
+        pipeline._restore(tensors, config)
+        return pipeline
+
+    @classmethod
+    def _stored_params(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """Turn plain JSON back into constructor arguments; domains with dataclass options override it."""
+        return dict(params)
+
+    def apply(self, changes: Mapping[str, Any], *, where: str) -> None:
+        """Change arguments of a loaded pipeline: run and call-time ones freely, others only if they agree."""
+        allowed = RUN_PARAMS | self.call_time
+        for name, value in changes.items():
+            stored = getattr(self, name)
+            if name in allowed:
+                setattr(self, name, value)
+            elif not _agrees(stored, value):
+                raise ConfigError(
+                    f"the checkpoint was made with another {name}",
+                    where=where,
+                    found=_shown(stored),
+                    expected=_shown(value),
+                    cure=f"drop --{name}, or fit a new model",
+                )
+
+    def export(self, path: str | Path, *, format: str = "pt2") -> ExportParity:
+        """Write the fitted model as a torch.export archive or as ONNX and compare it against eager.
+
+        Args:
+            path: the file to write.
+            format: ``pt2`` or ``onnx``.
+
+        Raises:
+            ConfigError: unknown format, missing onnx packages, nothing fitted.
+            RunError: the exported file does not agree with eager; nothing is left behind.
+        """
+        from pipelines.exporting import export_module
+
+        self.require_fitted("export")
+        module, example, output = self._export_parts()
+        return export_module(module, example, Path(path), format, output_name=output)
+
+    def evaluate_seeds(self, data: Any, seeds: int) -> Evaluation:
+        """Fit and evaluate with several seeds; report the median of every metric and each seed beside it.
+
+        Args:
+            data: as :meth:`evaluate`.
+            seeds: how many; they are ``seed``, ``seed + 1``, ...
+        """
+        from pipelines.evaluation.bootstrap import median_of_seeds
+
+        runs: list[Evaluation] = []
+        for offset in range(seeds):
+            twin = self.clone(seed=self.seed + offset)
+            if twin.run.folder is not None:
+                twin.run.folder = twin.run.folder / f"seed-{twin.seed}"
+            run = twin.fit(data).evaluate(data)
+            runs.append(run)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
+            self.run.say(f"seed {twin.seed}: {shown}")
+        entries = [{"seed": self.seed + i, **run.metrics} for i, run in enumerate(runs)]
+        medians = median_of_seeds([run.metrics for run in runs])
+        # The figures, intervals and lists shown are those of the run that lies nearest to the median.
+        first = next(iter(medians))
+        nearest = min(runs, key=lambda run: abs(run.metrics[first] - medians[first]))
+        return dataclasses.replace(
+            nearest,
+            metrics=medians,
+            seeds=entries,
+            notes=(*nearest.notes, f"metrics are medians of {seeds} seeds; intervals and figures are of one of them"),
+        )
+
+    def start_torch(self) -> Any:
+        """Import torch, set threads and seeds for this run, and return the torch module."""
+        import torch
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ConfigError("threads must be at least 1", where="threads", found=self.threads)
+            torch.set_num_threads(self.threads)
+        torch.manual_seed(self.seed)
+        return torch
+
+
+def _agrees(stored: Any, asked: Any) -> bool:
+    """Whether an argument given by the user contradicts the stored one; unset (None) parts ask for nothing."""
+    if dataclasses.is_dataclass(asked) and not isinstance(asked, type):
+        fields = dataclasses.fields(asked)
+        return all(
+            getattr(asked, f.name) in (None, f.default) or getattr(asked, f.name) == getattr(stored, f.name)
+            for f in fields
+        )
+    return stored == asked
+
+
+def _shown(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {k: v for k, v in dataclasses.asdict(value).items() if v is not None}
+    return value
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments as JSON-ready values (dataclasses become dictionaries, paths text)."""
+    return json.loads(json.dumps(dict(params), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not plain")
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, SVG or PDF by the ending of the path, atomically."""
+    from pipelines.files import atomic_write
+
+    target = Path(path)
+    kind = target.suffix.lstrip(".").lower() or "png"
+    if kind not in {"png", "svg", "pdf"}:
+        raise ConfigError("cannot draw into this kind of file", where=target, found=kind, expected="png, svg or pdf")
+    atomic_write(target, lambda handle: figure.savefig(handle, format=kind, dpi=150))
+    return target

@@ -1,0 +1,147 @@
+"""Parsers from signatures: a verb's options are its pipeline's constructor, its method and the options of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from typing import Any, get_origin
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from pipelines.base import Pipeline
+from pipelines.domains import COMMON_VERBS, did_you_mean
+from pipelines.errors import ConfigError
+
+#: Verbs that take their inputs as words, not by --data.
+POSITIONAL = frozenset({"predict"})
+
+
+@dataclasses.dataclass
+class RunOptions:
+    """How this run is carried out and where its results go."""
+
+    checkpoint: str | None = None
+    """a folder that `fit` wrote, or an official checkpoint file of the paper's code"""
+    output: str | None = None
+    """FILE to write (FILE.report.html and FILE.config.yaml beside it) or FOLDER/; default runs/DOMAIN-TIME/"""
+    overwrite: bool = False
+    """replace an output that exists"""
+    resume: str | None = None
+    """the folder of an interrupted run: its configuration is read and its training goes on"""
+    seeds: int = 1
+    """evaluate: fit this many seeds and report each and their median"""
+    json: bool = False
+    """print one JSON object as the last line of standard output, and nothing else there"""
+    quiet: bool = False
+    """no progress on standard error"""
+
+
+def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
+    """The parser of one verb of one domain.
+
+    Args:
+        cls: the pipeline's class.
+        verb: one of the common verbs or of the domain's own.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    method = getattr(cls, cls.verbs.get(verb, verb))
+    description = COMMON_VERBS.get(verb) or (inspect.getdoc(method) or "").splitlines()[0]
+    parser = ArgumentParser(prog=f"pipelines {cls.domain} {verb}", description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML with any of the options below; flags override it")
+    if verb in POSITIONAL:
+        parser.add_argument("inputs", nargs="+", type=str, help="files, or names from `pipelines list`")
+    elif verb != "demo":
+        parser.add_argument("--data", type=str, required=verb != "export", help="a path, or a name from the catalogue")
+    own = set(inspect.signature(method).parameters) - {"self", "data", "inputs", "path"}
+    parser.add_class_arguments(cls, None)
+    if own - set(cls.param_names()):
+        parser.add_method_arguments(cls, method.__name__, None, skip={"data", "inputs", "path", *cls.param_names()})
+    parser.add_class_arguments(RunOptions, None)
+    parser.set_defaults({"data": None} if verb == "export" else {})
+    return parser
+
+
+def parse(cls: type[Pipeline], verb: str, argv: list[str]) -> tuple[Namespace, Namespace, ArgumentParser]:
+    """Parse a verb's words into the whole configuration and the part that the user gave.
+
+    Returns:
+        (resolved, given, parser).
+
+    Raises:
+        ConfigError: an unknown or ill-typed option, with the nearest name.
+    """
+    parser = build_parser(cls, verb)
+    words = _resume_words(_normalise(argv, parser))
+    try:
+        resolved = parser.parse_args(words)
+        given = parser.parse_args(words, defaults=False)
+    except SystemExit:
+        raise
+    except Exception as error:  # jsonargparse raises its own and argparse's kinds
+        raise _explain(error, parser) from None
+    return resolved, given, parser
+
+
+def _normalise(argv: list[str], parser: ArgumentParser) -> list[str]:
+    """Accept --on-duplicate for --on_duplicate, -o for --output, and `a,b` where a list of names is wanted."""
+    lists = {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if _is_name_list(getattr(action, "_typehint", None))
+    }
+    words: list[str] = []
+    for word in argv:
+        if word == "-o":
+            word = "--output"
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and len(name) > 2:
+            name = "--" + name[2:].replace("-", "_")
+            words += [name, value] if equals else [name]
+        else:
+            words.append(word)
+    for index in range(1, len(words)):
+        if words[index - 1] in lists and not words[index].startswith("["):
+            words[index] = json.dumps([part.strip() for part in words[index].split(",") if part.strip()])
+    return words
+
+
+def _is_name_list(hint: Any) -> bool:
+    return get_origin(hint) in (tuple, list) and str in getattr(hint, "__args__", ())
+
+
+def _resume_words(words: list[str]) -> list[str]:
+    """Put the interrupted run's own configuration before the other flags of --resume FOLDER."""
+    if "--resume" not in words or "--config" in words:
+        return words
+    from pathlib import Path
+
+    place = words.index("--resume") + 1
+    if place >= len(words):
+        raise ConfigError("needs the folder of the interrupted run", where="--resume")
+    config = Path(words[place]) / "config.yaml"
+    if not config.is_file():
+        raise ConfigError("is not the folder of an interrupted run", where=f"--resume {words[place]}", expected=config)
+    return ["--config", str(config), *words]
+
+
+def _explain(error: Exception, parser: ArgumentParser) -> ConfigError:
+    """One sentence instead of the parsing library's paragraph."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    known = sorted({option.lstrip("-") for action in parser._actions for option in action.option_strings})
+    unknown = re.search(r"(?:Unrecognized arguments: |Key |key )[\"']?-*([\w.\-]+)", text)
+    if unknown and re.search(r"[Uu]nrecognized|not expected|[Nn]o action|does not exist|not valid", text):
+        name = unknown[1]
+        cure = did_you_mean(name, known) or f"see `{parser.prog} --help`"
+        return ConfigError("unknown option", where=f"--{name}", cure=cure)
+    return ConfigError(text.rstrip("."), where=parser.prog, cure=f"see `{parser.prog} --help`")
+
+
+def to_yaml(parser: ArgumentParser, config: Namespace) -> str:
+    """The resolved configuration as YAML that --config takes back (without where the output went)."""
+    kept = config.clone()
+    for name in ("output", "overwrite", "resume", "config"):
+        kept.pop(name, None)
+    return parser.dump(kept, skip_validation=True)

@@ -1,0 +1,165 @@
+"""What a verb does: make or open the pipeline, answer, and write the answer with its report and configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines.base import Evaluation, Pipeline, Result, Run
+from pipelines.cli.output import Output, tell
+from pipelines.cli.parser import POSITIONAL, RunOptions, parse, to_yaml
+from pipelines.domains import pipeline_class
+from pipelines.errors import ConfigError, Interrupted
+
+Answer = Evaluation | Result
+
+
+@dataclasses.dataclass
+class Call:
+    """One parsed command: the class, the verb, all options, those given, and where the answer goes."""
+
+    cls: type[Pipeline]
+    verb: str
+    params: dict[str, Any]
+    given: dict[str, Any]
+    method: dict[str, Any]
+    options: RunOptions
+    sources: list[str]
+    yaml: str
+    run: Run
+
+
+def run_verb(domain: str, verb: str, argv: list[str]) -> int:
+    """Run one verb of one domain.
+
+    Raises:
+        UserError: bad input or bad use.
+        RunError: a run that failed.
+    """
+    from pipelines.progress import Progress
+
+    cls = pipeline_class(domain)
+    resolved, given, parser = parse(cls, verb, argv)
+    call = _call(cls, verb, resolved, given, parser)
+    call.run = Run(progress=Progress(quiet=call.options.quiet), resume=call.options.resume is not None)
+    if verb == "export":
+        return _export(call)
+    output = Output.plan(domain, verb, call.options)
+    call.run.folder = output.training_folder
+    try:
+        answers = _answers(call, output)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop} {_how_to_resume(call, output)}".strip(), stop.signum) from None
+    except KeyboardInterrupt:
+        raise
+    for source, answer in answers:
+        output.write(answer, source, yaml=call.yaml, title=f"pipelines {domain} {verb}")
+    output.finish()
+    tell([answer for _, answer in answers], output, as_json=call.options.json)
+    return 0
+
+
+def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace, parser: ArgumentParser) -> Call:
+    values = parser.instantiate_classes(resolved)
+    names = cls.param_names()
+    options = RunOptions(**{f.name: values[f.name] for f in dataclasses.fields(RunOptions)})
+    if options.seeds < 1:
+        raise ConfigError("must be at least 1", where="--seeds", found=options.seeds)
+    method = inspect.signature(getattr(cls, cls.verbs.get(verb, verb))).parameters
+    own = {n: values[n] for n in method if n not in {"self", "data", "inputs", "path", *names} and n in values}
+    sources = list(values["inputs"]) if verb in POSITIONAL else [values["data"]] if values.get("data") else []
+    asked = set(vars(given))
+    return Call(
+        cls=cls,
+        verb=verb,
+        params={name: values[name] for name in names},
+        given={name: values[name] for name in names if name in asked},
+        method=own,
+        options=options,
+        sources=sources,
+        yaml=to_yaml(parser, resolved),
+        run=Run(),
+    )
+
+
+def _open(call: Call) -> Pipeline | None:
+    """The pipeline of --checkpoint: a folder of ours, or an official file; None without the flag."""
+    if call.options.checkpoint is None:
+        return None
+    path = Path(call.options.checkpoint)
+    if path.is_dir():
+        pipeline = call.cls.load(path, **call.given)
+    else:
+        pipeline = call.cls.from_official(path, **call.params)
+    pipeline.run = call.run
+    return pipeline
+
+
+def _new(call: Call) -> Pipeline:
+    pipeline = call.cls(**call.params)
+    pipeline.run = call.run
+    return pipeline
+
+
+def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
+    if call.verb == "demo":
+        pipeline = _open(call) or _new(call)
+        output.keep_config(call.yaml)
+        evaluation, result = pipeline.demo()
+        output.keep_model(pipeline)
+        return [("demo", evaluation), ("demo", result)]
+    if call.verb == "fit":
+        pipeline = _new(call)
+        if call.options.checkpoint is not None:
+            raise ConfigError("fit makes a new checkpoint", where="--checkpoint", cure="use evaluate or predict with it")
+        output.keep_config(call.yaml)
+        pipeline.fit(call.sources[0])
+        output.keep_model(pipeline)
+        return [(call.sources[0], pipeline.evaluate(call.sources[0]))]
+    return [(source, _answer(call, source, output)) for source in call.sources]
+
+
+def _answer(call: Call, source: str, output: Output) -> Answer:
+    opened = _open(call)
+    method = call.cls.verbs.get(call.verb, call.verb)
+    if opened is not None:
+        return getattr(opened, method)(source, **call.method)
+    output.keep_config(call.yaml)
+    pipeline = _new(call)
+    if call.verb == "evaluate" and call.options.seeds > 1:
+        return pipeline.evaluate_seeds(source, call.options.seeds)
+    if getattr(getattr(call.cls, method), "fits_itself", False):
+        return getattr(pipeline, method)(source, **call.method)
+    call.run.say("no --checkpoint and no shipped weights: fitting on the training part of the data first")
+    pipeline.fit(source)
+    output.keep_model(pipeline)
+    return getattr(pipeline, method)(source, **call.method)
+
+
+def _how_to_resume(call: Call, output: Output) -> str:
+    inputs = " ".join(call.sources) if call.verb in POSITIONAL else f"--data {call.sources[0]}" if call.sources else ""
+    return f"Continue with: pipelines {call.cls.domain} {call.verb} {inputs} --resume {output.home}".replace("  ", " ")
+
+
+def _export(call: Call) -> int:
+    """Export a checkpoint (or a model fitted on --data), and print how far the file is from eager."""
+    from pipelines.files import prepare_output
+
+    kind = call.method["format"]
+    target = prepare_output(call.options.output or f"{call.cls.domain}.{kind}", overwrite=call.options.overwrite)
+    pipeline = _open(call)
+    if pipeline is None:
+        if not call.sources:
+            raise ConfigError("nothing to export", where="export", cure="give --checkpoint, or --data to fit on")
+        pipeline = _new(call).fit(call.sources[0])
+    parity = pipeline.export(target, format=kind)
+    line = f"{parity.path}: {parity.format}, batches {list(parity.batches)}, largest difference to eager {parity.max_abs_error:.2e}"
+    text = json.dumps({**dataclasses.asdict(parity), "path": str(parity.path)}) if call.options.json else line
+    sys.stdout.write(text + "\n")
+    return 0

@@ -1,0 +1,1 @@
+"""Metrics, conformal intervals, bootstrap, plots and reports shared by all domains."""

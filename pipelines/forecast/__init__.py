@@ -1,0 +1,1 @@
+"""Forecasting: from a table on disk to forecasts with intervals, figures and a report."""

@@ -1,0 +1,1 @@
+"""Training on Lightning Fabric: exact resume, atomic checkpoints, signals, launch by torchrun."""

@@ -1,0 +1,33 @@
+"""Shared helpers of the tests: where the real data are, and quiet, deterministic torch."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _root() -> pathlib.Path:
+    set_by_user = os.environ.get("PIPELINES_DATA")
+    return pathlib.Path(set_by_user) if set_by_user else REPO.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> pathlib.Path:
+    """Folder with data for measuring only; the test is skipped where it is absent."""
+    folder = _root() / "benchmark"
+    if not folder.is_dir():
+        pytest.skip("set PIPELINES_DATA to the folder with the benchmark data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def etth1(benchmark: pathlib.Path) -> pathlib.Path:
+    """The unmodified ETTh1 table."""
+    path = benchmark / "forecasting" / "ETTh1.csv"
+    if not path.is_file():
+        pytest.skip("ETTh1.csv is not in the benchmark folder")
+    return path
