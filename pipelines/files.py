@@ -25,7 +25,7 @@ __all__ = [
     "atomic_write",
     "atomic_write_all",
     "prepare_output",
-    "run_folder",
+    "default_run_folder",
     "sha256",
     "sidecar",
     "staged_folder",
@@ -93,7 +93,8 @@ def atomic_write_all(contents: dict[str | os.PathLike[str], Content]) -> list[pa
             _sync_folder(folder)
     finally:
         for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it may never have come to be; the first error is the one to show
+                temporary.unlink()
     return [pathlib.Path(path) for path in contents]
 
 
@@ -145,8 +146,8 @@ def prepare_output(path: str | os.PathLike[str], *, overwrite: bool) -> pathlib.
     """
     target = pathlib.Path(path).expanduser()
     if target.is_dir():
-        if not overwrite and any(target.iterdir()):
-            count = sum(1 for _ in target.iterdir())
+        count = sum(1 for _ in target.iterdir())
+        if count and not overwrite:
             raise _exists(target, f"a folder with {count} {'entry' if count == 1 else 'entries'}")
     elif os.path.lexists(target) and not overwrite:
         raise _exists(target, f"a file of {target.lstat().st_size:,} bytes")
@@ -220,7 +221,7 @@ def sidecar(path: str | os.PathLike[str], suffix: str) -> pathlib.Path:
     return path.with_name(f"{path.name}.{suffix.lstrip('.')}")
 
 
-def run_folder(domain: str, *, root: str | os.PathLike[str] = "runs", create: bool = False) -> pathlib.Path:
+def default_run_folder(domain: str, *, root: str | os.PathLike[str] = "runs", create: bool = False) -> pathlib.Path:
     """A folder of its own for a run without -o: runs/DOMAIN-YYYYMMDD-HHMMSS in local time, numbered when taken.
 
     Args:
@@ -232,7 +233,7 @@ def run_folder(domain: str, *, root: str | os.PathLike[str] = "runs", create: bo
         RunError: the folder cannot be created.
 
     Example:
-        >>> run_folder("forecast").name.startswith("forecast-2")
+        >>> default_run_folder("forecast").name.startswith("forecast-2")
         True
     """
     stem = pathlib.Path(root) / f"{domain}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -391,9 +392,5 @@ def _free_space(path: pathlib.Path) -> int:
 
 
 def _human(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    power = min(max(len(str(count)) - 1, 0) // 3, 4)
+    return f"{count / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}" if power else f"{count} bytes"

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import math
 import pathlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -91,7 +93,10 @@ def _read_pickled(path: pathlib.Path) -> Mapping[str, Any]:
 
     _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A namespace of command-line arguments stands beside the weights in many releases and only holds values.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, str(error)) from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError, struct.error... on damaged files
@@ -111,19 +116,24 @@ def _check_archive(path: pathlib.Path) -> None:
             return
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-            damaged = None if packed else archive.testzip()
-            names = archive.namelist()
+            _check_kind(archive.infolist(), path)
+            damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError("truncated or damaged archive", where=path, found=str(error), cure=AGAIN) from error
-    if packed:
-        raise WeightsError("not a checkpoint of PyTorch", where=path, found=f"compressed member {packed[0]}")
     if damaged is not None:
         problem = "damaged: a checksum inside the archive differs"
         raise WeightsError(problem, where=path, found=f"member {damaged}", cure="fetch the file again")
-    if any("/code/" in name or name.endswith("constants.pkl") for name in names):
+
+
+def _check_kind(members: list[zipfile.ZipInfo], path: pathlib.Path) -> None:
+    if any("/code/" in item.filename or item.filename.endswith("constants.pkl") for item in members):
         cure = "load it where it was made and save its state_dict() as .safetensors"
         raise WeightsError("a TorchScript or exported program, which can run code", where=path, cure=cure)
+    packed = [item.filename for item in members if item.compress_type != zipfile.ZIP_STORED]
+    if packed:  # PyTorch never compresses: this is something else, and could unpack to any size
+        raise WeightsError("not a checkpoint of PyTorch", where=path, found=f"compressed member {packed[0]}")
 
 
 def _refused_pickle(path: pathlib.Path, message: str) -> WeightsError:

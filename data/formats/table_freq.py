@@ -116,17 +116,25 @@ def recognise(time: pd.DatetimeIndex) -> str | None:
     steps = np.diff(time.as_unit("us").asi8)
     common = _most_frequent(steps)
     local = wall(time)
-    if common >= 27 * _DAY_US and common > 8 * _DAY_US:
+    if common >= 27 * _DAY_US:
         found = _calendar_name(local)
         if found:
             return found
-    if common >= 23 * _DAY_US // 24 and common % (_DAY_US // 24) == 0:
+    if common >= 23 * _DAY_US // 24:  # a local day has 23 hours when the clock is set forward
         found = _day_name(local)
         if found:
             return found
     if np.any(steps % common):
         return None
-    return canonical(f"{common // 1000}ms" if common % 1000 == 0 else f"{common}us")
+    return _tick_name(common)
+
+
+def _tick_name(microseconds: int) -> str:
+    """The largest unit that divides a fixed step: 1800000000 us is 30min."""
+    for unit, size in (("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000)):
+        if microseconds % size == 0:
+            return canonical(f"{microseconds // size}{unit}")
+    return f"{microseconds}us"
 
 
 def _most_frequent(steps: np.ndarray) -> int:

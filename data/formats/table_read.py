@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 from dataclasses import dataclass, field
@@ -64,6 +65,10 @@ def read_raw(source: Any, text_columns: tuple[str, ...], time_column: str | None
 
     if isinstance(source, str | os.PathLike):
         raw = _read_path(pathlib.Path(os.fspath(source)), text_columns, time_column)
+    elif isinstance(source, io.BytesIO):
+        from pipelines.data.formats.table_text import from_bytes
+
+        raw = from_bytes(source.getvalue(), "table", [], text_columns, time_column)
     elif isinstance(source, pd.DataFrame | pd.Series):
         from pipelines.data.formats.table_sktime import from_pandas
 

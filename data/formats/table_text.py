@@ -29,20 +29,25 @@ def read_text(path: pathlib.Path, text_columns: tuple[str, ...], time_column: st
         InputError: not text, ragged rows (the line is named), thousands separators, damaged archives.
     """
     content, note = read_bytes(path)
-    notes = [note] if note else []
-    text = _decode(content, path.name, notes)
-    lines = text.splitlines()
+    return from_bytes(content, path.name, [note] if note else [], text_columns, time_column)
+
+
+def from_bytes(content: bytes, name: str, notes: list[str], text_columns: tuple[str, ...], time_column: str | None) -> Raw:
+    """The same from the bytes of a file."""
+    text = _decode(content, name, notes)
+    # Not splitlines(): it also breaks at characters that are letters or spaces in a cell.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     start = next((i for i, line in enumerate(lines) if line.strip()), None)
     if start is None:
-        raise InputError("the file is empty", where=path.name, expected="a header line and rows")
-    separator = _separator(lines[start : start + 50], path.name)
-    header = _header(lines[start], separator, path.name)
-    numbers = _check_widths(lines, start, separator, len(header), path.name, quoted='"' in text)
+        raise InputError("the file is empty", where=name, expected="a header line and rows")
+    separator = _separator(lines[start : start + 50], name)
+    header = _header(lines[start], separator, name)
+    numbers = _check_widths(lines, start, separator, len(header), name, quoted='"' in text)
     body = "\n".join(lines[start:])
     words = {name for name in header if name in (*text_columns, time_column) or name.lower() in (*ID_NAMES, *TIME_NAMES)}
-    decimal = _decimal(lines[start + 1 : start + 500], separator, header, words, path.name, notes)
-    frame = _parse(body, separator, decimal, header, words, path.name)
-    raw = Raw(frame, path.name, notes, _line_numbers(frame, numbers, start))
+    decimal = _decimal(lines[start + 1 : start + 500], separator, header, words, name, notes)
+    frame = _parse(body, separator, decimal, header, words, name)
+    raw = Raw(frame, name, notes, _line_numbers(frame, numbers, start))
     return _drop_unnamed(_drop_empty_rows(raw))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+from collections.abc import Callable
 from typing import Any, get_origin
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -55,12 +56,28 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     elif verb != "demo":
         parser.add_argument("--data", type=str, required=verb != "export", help="a path, or a name from the catalogue")
     own = set(inspect.signature(method).parameters) - {"self", "data", "inputs", "path"}
+    _evaluate_annotations(cls.__init__)
+    _evaluate_annotations(method)
     parser.add_class_arguments(cls, None)
     if own - set(cls.param_names()):
         parser.add_method_arguments(cls, method.__name__, None, skip={"data", "inputs", "path", *cls.param_names()})
     parser.add_class_arguments(RunOptions, None)
     parser.set_defaults({"data": None} if verb == "export" else {})
     return parser
+
+
+def _evaluate_annotations(function: Callable[..., Any]) -> None:
+    """Replace the text of argument annotations by the types.
+
+    The parsing library would run the module's TYPE_CHECKING imports to understand text, which loads torch for --help.
+    Types of arguments on the command line are therefore importable at run time (those of other arguments need not be).
+    """
+    for name, annotation in function.__annotations__.items():
+        if name != "return" and isinstance(annotation, str):
+            try:
+                function.__annotations__[name] = eval(annotation, function.__globals__)  # noqa: S307 - our own source
+            except NameError:
+                function.__annotations__[name] = Any
 
 
 def parse(cls: type[Pipeline], verb: str, argv: list[str]) -> tuple[Namespace, Namespace, ArgumentParser]:
@@ -86,12 +103,8 @@ def parse(cls: type[Pipeline], verb: str, argv: list[str]) -> tuple[Namespace, N
 
 def _normalise(argv: list[str], parser: ArgumentParser) -> list[str]:
     """Accept --on-duplicate for --on_duplicate, -o for --output, and `a,b` where a list of names is wanted."""
-    lists = {
-        option
-        for action in parser._actions
-        for option in action.option_strings
-        if _is_name_list(getattr(action, "_typehint", None))
-    }
+    lists = _options(parser, _is_name_list)
+    switches = _options(parser, lambda hint: hint in (bool, bool | None))
     words: list[str] = []
     for word in argv:
         if word == "-o":
@@ -105,7 +118,25 @@ def _normalise(argv: list[str], parser: ArgumentParser) -> list[str]:
     for index in range(1, len(words)):
         if words[index - 1] in lists and not words[index].startswith("["):
             words[index] = json.dumps([part.strip() for part in words[index].split(",") if part.strip()])
-    return words
+    return [
+        part
+        for index, word in enumerate(words)
+        for part in ([word, "true"] if word in switches and not _is_bool(words[index + 1 : index + 2]) else [word])
+    ]
+
+
+def _options(parser: ArgumentParser, wanted: Callable[[Any], bool]) -> set[str]:
+    """Option strings whose type is of the wanted kind."""
+    return {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if wanted(getattr(action, "_typehint", None))
+    }
+
+
+def _is_bool(following: list[str]) -> bool:
+    return bool(following) and following[0].lower() in {"true", "false", "yes", "no", "null"}
 
 
 def _is_name_list(hint: Any) -> bool:
@@ -131,8 +162,11 @@ def _explain(error: Exception, parser: ArgumentParser) -> ConfigError:
     """One sentence instead of the parsing library's paragraph."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     known = sorted({option.lstrip("-") for action in parser._actions for option in action.option_strings})
-    unknown = re.search(r"(?:Unrecognized arguments: |Key |key )[\"']?-*([\w.\-]+)", text)
-    if unknown and re.search(r"[Uu]nrecognized|not expected|[Nn]o action|does not exist|not valid", text):
+    group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", text)
+    if group:
+        text = f"Option '{group[1]}.{group[2]}' is not accepted"
+    unknown = re.search(r"(?:unrecognized arguments: |Option |Key )[\"']?-*([\w.\-]+)[\"']?(?: is not accepted|.*)", text)
+    if unknown and re.search(r"unrecognized arguments|not accepted|not expected", text):
         name = unknown[1]
         cure = did_you_mean(name, known) or f"see `{parser.prog} --help`"
         return ConfigError("unknown option", where=f"--{name}", cure=cure)

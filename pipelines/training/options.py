@@ -55,9 +55,6 @@ class TrainOptions:
     max_steps: int = 0
     """Stop after this many optimizer steps in all; 0 goes by epochs alone."""
 
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes: ddp = a whole copy of the model in each, fsdp = the model divided among CUDA devices."""
-
     def validate(self) -> TrainOptions:
         """Check every setting.
 
@@ -76,7 +73,6 @@ class TrainOptions:
             if value is not None:
                 _number(name, value, zero=False)
         _choice("schedule", self.schedule, ("halve", "constant", "cosine"))
-        _choice("strategy", self.strategy, ("ddp", "fsdp"))
         return self
 
 

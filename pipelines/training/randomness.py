@@ -27,8 +27,9 @@ def derive_seed(*parts: int) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (every device) with one number of up to 63 bits."""
+    # Data sets may draw from the global generators, the old one of NumPy among them.
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002: data sets may draw from the global generator
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
 
 

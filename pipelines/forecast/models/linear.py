@@ -15,17 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.forecast.models.official import refuse_unknown
+from core_attention.layers import SeriesDecomposition
+from pipelines.errors import WeightsError
+from pipelines.official import agree, check_shapes
 
-__all__ = [
-    "DLinear",
-    "Linear",
-    "NLinear",
-    "SeriesLinear",
-    "from_official_dlinear",
-    "from_official_linear",
-    "from_official_nlinear",
-]
+__all__ = ["DLinear", "Linear", "NLinear", "SeriesLinear", "averaging_matrix", "from_official"]
 
 
 class SeriesLinear(nn.Module):
@@ -57,9 +51,9 @@ class SeriesLinear(nn.Module):
         return product.transpose(0, 1)
 
     def _save_to_state_dict(self, destination: MutableMapping[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, parameter in (("weight", self.weight), ("bias", self.bias)):
-            for index, piece in enumerate(parameter.unbind(0)):
-                destination[f"{prefix}{index}.{name}"] = piece if keep_vars else piece.detach()
+        for index, (weight, bias) in enumerate(zip(self.weight.unbind(0), self.bias.unbind(0), strict=True)):
+            destination[f"{prefix}{index}.weight"] = weight if keep_vars else weight.detach()
+            destination[f"{prefix}{index}.bias"] = bias if keep_vars else bias.detach()
 
     def _load_from_state_dict(
         self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -165,7 +159,7 @@ class DLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.seq_len, self.pred_len, self.enc_in, self.individual = seq_len, pred_len, enc_in, individual
-        self.moving_avg = moving_avg
+        self.decomposition = SeriesDecomposition(moving_avg)
         self.Linear_Seasonal = _time_map(seq_len, pred_len, enc_in, individual)
         self.Linear_Trend = _time_map(seq_len, pred_len, enc_in, individual)
         averaging = None if individual else averaging_matrix(seq_len, moving_avg)
@@ -174,9 +168,7 @@ class DLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Forecast (B, H, M) from a window (B, L, M)."""
         if self.averaging is None:
-            from core_attention.layers import decompose
-
-            seasonal, trend = decompose(x, self.moving_avg)
+            seasonal, trend = self.decomposition(x)
             y = self.Linear_Seasonal(seasonal.transpose(1, 2)) + self.Linear_Trend(trend.transpose(1, 2))
             return y.transpose(1, 2)
         seasonal_weight, trend_weight = self.Linear_Seasonal.weight, self.Linear_Trend.weight
@@ -188,82 +180,52 @@ _CLASSES: dict[str, type[Linear] | type[DLinear]] = {"linear": Linear, "nlinear"
 _FIRST_MAP = {"linear": "Linear", "nlinear": "Linear", "dlinear": "Linear_Seasonal"}
 
 
-def _from_official(
-    name: str,
-    state: Mapping[str, Tensor],
+def from_official(
+    state_dict: Mapping[str, Tensor],
     *,
+    name: str,
     seq_len: int | None = None,
+    label_len: int | None = None,
     pred_len: int | None = None,
     enc_in: int | None = None,
     individual: bool | int | None = None,
     moving_avg: int = 25,
-    **others: Any,
-) -> nn.Module:
-    """Read the sizes off the tensors, hold what was given against them, and load strictly."""
-    from pipelines.errors import WeightsError
-    from pipelines.official import agree, check_shapes
+) -> Linear | DLinear:
+    """The Linear, NLinear or DLinear of a released state dict, in eval mode; x (B, L, M) -> (B, H, M).
 
-    refuse_unknown(name, others, unused=("label_len", "output_attention"))
+    Sizes are read off the tensors, and what is given is held against them.
+
+    Args:
+        state_dict: tensors by the released names.
+        name: "linear", "nlinear" (same names and shapes, another forward) or "dlinear".
+        seq_len: L. label_len: set by the released command line, not read by these models. pred_len: H.
+        enc_in: M. individual: one map per series.
+        moving_avg: DLinear's moving average, which the released code fixes at 25 rows.
+
+    Raises:
+        WeightsError: tensors missing, unexpected or of other shapes, or an argument that they contradict.
+
+    Example:
+        >>> from_official(DLinear(30, 2, enc_in=3, individual=True).state_dict(), name="dlinear", enc_in=3).individual
+        True
+    """
+    del label_len
     first = _FIRST_MAP[name]
-    single = f"{first}.0.weight" in state
-    weight = state.get(f"{first}.0.weight" if single else f"{first}.weight")
+    single = f"{first}.0.weight" in state_dict
+    weight = state_dict.get(f"{first}.0.weight" if single else f"{first}.weight")
     if weight is None or weight.ndim != 2:
         raise WeightsError(
             f"not a state dict of {name}",
-            found=", ".join(sorted(state)[:4]) or "no tensor",
-            expected=f"{first}.weight or {first}.0.weight of two dimensions",
+            found=", ".join(list(state_dict)[:4]) or "no tensor",
+            expected=f"{first}.weight or {first}.0.weight, of two dimensions",
         )
-    series = sum(key.startswith(f"{first}.") and key.endswith(".weight") for key in state)
-    found = {"pred_len": weight.shape[0], "seq_len": weight.shape[1], "individual": single}
-    given = {"pred_len": pred_len, "seq_len": seq_len, "individual": None if individual is None else bool(individual)}
-    for key, value in given.items():
-        if value is not None:
-            agree(key, value, found[key])
-    if single and enc_in is not None:
-        agree("enc_in", enc_in, series)
-    sizes: dict[str, Any] = {**found, "enc_in": series if single else enc_in or 1}
-    if name == "dlinear":
-        sizes["moving_avg"] = moving_avg
-    model = _CLASSES[name](**sizes)
-    check_shapes(model, state, name=name)
-    model.load_state_dict(state)
+    agree("seq_len", seq_len, weight.shape[1])
+    agree("pred_len", pred_len, weight.shape[0])
+    agree("individual", None if individual is None else bool(individual), single)
+    if single:
+        series = sum(key.startswith(f"{first}.") and key.endswith(".weight") for key in state_dict)
+        enc_in = agree("enc_in", enc_in, series)
+    options = {"moving_avg": moving_avg} if name == "dlinear" else {}
+    model = _CLASSES[name](weight.shape[1], weight.shape[0], enc_in or 1, single, **options)
+    model.load_state_dict(check_shapes(model, state_dict, name=name))
     return model.eval()
-
-
-def from_official_linear(state_dict: Mapping[str, Tensor], **given: Any) -> nn.Module:
-    """The `Linear` of a released state dict, in eval mode; x (B, L, M) -> (B, H, M).
-
-    Keywords: the released constructor's names (`seq_len`, `pred_len`, `enc_in`, `individual`), each optional and held
-    against the shapes.
-
-    Raises:
-        WeightsError: tensors missing, unexpected or of other shapes, or a keyword that they contradict.
-        ConfigError: a keyword that the released constructor does not have.
-
-    Example:
-        >>> from_official_linear(Linear(8, 2).state_dict(), seq_len=8).pred_len
-        2
-    """
-    return _from_official("linear", state_dict, **given)
-
-
-def from_official_nlinear(state_dict: Mapping[str, Tensor], **given: Any) -> nn.Module:
-    """The `NLinear` of a released state dict; keywords and errors as `from_official_linear`.
-
-    Example:
-        >>> from_official_nlinear(NLinear(8, 2).state_dict()).seq_len
-        8
-    """
-    return _from_official("nlinear", state_dict, **given)
-
-
-def from_official_dlinear(state_dict: Mapping[str, Tensor], **given: Any) -> nn.Module:
-    """The `DLinear` of a released state dict; keywords and errors as `from_official_linear`, and `moving_avg`.
-
-    The released code fixes `moving_avg` at 25, the default here.
-
-    Example:
-        >>> from_official_dlinear(DLinear(30, 2, enc_in=3, individual=True).state_dict(), enc_in=3).individual
-        True
-    """
-    return _from_official("dlinear", state_dict, **given)

@@ -1,0 +1,146 @@
+"""Auto-correlation: attention between a series and itself shifted, instead of between tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from core_attention.contract import MechanismError, MixerOutput
+from core_attention.kernels import delay_aggregate
+from core_attention.layers import ProjectedMixer
+from core_attention.registry import mechanism
+
+LAGS = ("auto", "batch", "sample")
+
+
+@mechanism(
+    name="auto_correlation",
+    paper="arXiv 2106.13008",
+    year=2021,
+    complexity="L log L",
+    memory="L",
+    context=True,
+)
+class AutoCorrelation(ProjectedMixer):
+    """Values rolled by the lags at which queries and keys correlate most, weighted by how much.
+
+    R(lag) = mean over heads and channels of sum_t q[t] k[t - lag], by FFT; the int(factor ln T) lags of largest R are
+    kept, their softmax weighs values rolled by them. O(T log T C) time, O(T C) memory: neither T x T scores nor
+    shifted copies are kept. A longer x zero-pads keys and values of the context, a shorter one cuts them, as the paper
+    does. Batches in training share one set of lags (of the largest batch mean), each sample has its own in evaluation:
+    ``lags="auto"``, the released behaviour, so that the modes differ even without dropout. Source: Autoformer
+    (arXiv 2106.13008), section 3.2, equations 5 to 7; the state dict is the released AutoCorrelationLayer's.
+
+    Args:
+        dim: channels C.
+        num_heads: heads H.
+        factor: how many lags are kept, int(factor ln T), at least 1 and at most T.
+        lags: "batch" (one set for a batch), "sample" (one for each sample) or "auto".
+        qkv_bias: whether query, key and value projections have a bias.
+
+    Raises:
+        MechanismError: sizes that do not fit, a factor that is not positive, an unknown ``lags``.
+
+    Example:
+        >>> import torch
+        >>> AutoCorrelation(16, 4, factor=2)(torch.randn(2, 48, 16)).y.shape
+        torch.Size([2, 48, 16])
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int = 8, *, factor: float = 1.0, lags: str = "auto", qkv_bias: bool = True
+    ) -> None:
+        super().__init__(dim, num_heads, qkv_bias=qkv_bias)
+        if not (factor > 0 and math.isfinite(factor)):
+            raise MechanismError(f"auto_correlation: factor is {factor}, expected a positive number")
+        if lags not in LAGS:
+            raise MechanismError(f"auto_correlation: lags is {lags!r}, expected one of {', '.join(LAGS)}")
+        self.factor, self.lags = float(factor), lags
+
+    def mix(self, x: Tensor, *, context: Tensor | None = None, maps: bool = False) -> MixerOutput:
+        """Mix x by its own delays, or by the context's. ``maps=True`` returns R, lags and weights in ``aux``."""
+        q, k, v = self.project(x, context)
+        k, v = _fit_length(k, x.shape[1]), _fit_length(v, x.shape[1])
+        shared = self.lags == "batch" or (self.lags == "auto" and self.training)
+        correlation = period_correlation(q, k)
+        lags = strongest_lags(correlation, self.factor, shared)
+        weights = correlation_at(q, k, correlation, lags).softmax(dim=-1).to(v.dtype)
+        y = delay_aggregate(v, lags, weights)
+        aux = {"correlation": correlation.detach(), "lags": lags, "weights": weights.detach()} if maps else {}
+        return MixerOutput(self.merge(y), None, aux)
+
+
+def period_correlation(q: Tensor, k: Tensor) -> Tensor:
+    """Circular cross-correlation of queries and keys at every lag, averaged over heads and channels.
+
+    Args:
+        q: (B, T, H, D).
+        k: (B, T, H, D).
+
+    Returns:
+        (B, T): entry ``lag`` is sum_t <q[t], k[(t - lag) mod T]> / (H D), in float32, or float64 of float64. While a
+        graph is exported it is differentiable; otherwise it is not, ``correlation_at`` carries the gradient.
+
+    O(T log T H D): the mean is taken over the spectra, so that only one inverse transform of (B, T) is left.
+    Source: Autoformer (arXiv 2106.13008), equation 5 and appendix on the Wiener-Khinchin theorem.
+
+    Example:
+        >>> import torch
+        >>> wave = torch.sin(torch.arange(48) * 2 * torch.pi / 12).reshape(1, 48, 1, 1)
+        >>> int(period_correlation(wave, wave)[0, 1:].argmax()) + 1
+        12
+    """
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        spectra = [torch.fft.rfft(heads.flatten(2).to(wide), dim=1) for heads in (q, k)]
+        power = (spectra[0] * spectra[1].conj()).mean(dim=2)
+        return torch.fft.irfft(power, n=q.shape[1], dim=1)
+
+
+def strongest_lags(correlation: Tensor, factor: float, shared: bool) -> Tensor:
+    """The int(factor ln T) lags of largest correlation: (B, T) to (B, K), one set for all samples where ``shared``."""
+    length = correlation.shape[1]
+    count = min(max(int(factor * math.log(length)), 1), length)
+    if shared:
+        best = correlation.mean(dim=0, keepdim=True).topk(count, dim=1).indices
+        return best.expand(correlation.shape[0], -1)
+    return correlation.topk(count, dim=1).indices
+
+
+def correlation_at(q: Tensor, k: Tensor, correlation: Tensor, lags: Tensor) -> Tensor:
+    """Correlations (B, K) at the lags, read from ``period_correlation`` and differentiable in q and k."""
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad) and not torch.compiler.is_exporting():
+        result = _CorrelationAt.apply(q, k, correlation, lags)
+        return result  # noqa: RET504
+    return correlation.gather(1, lags)
+
+
+class _CorrelationAt(torch.autograd.Function):
+    """Read the chosen entries of R; the backward pass is two delay aggregations, and keeps no spectrum."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, correlation: Tensor, lags: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, lags)
+        return correlation.gather(1, lags)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx | Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        q, k, lags = ctx.saved_tensors
+        share = (grads[0] / (q.shape[2] * q.shape[3])).to(q.dtype)
+        # d/dq[t] of sum_t <q[t], k[t - lag]> is k[t - lag]; d/dk[t] is q[t + lag].
+        to_q = delay_aggregate(k, -lags, share) if ctx.needs_input_grad[0] else None
+        to_k = delay_aggregate(q, lags, share) if ctx.needs_input_grad[1] else None
+        return to_q, to_k, None, None
+
+
+def _fit_length(heads: Tensor, length: int) -> Tensor:
+    """Cut (B, S, H, D) to the length along time, or pad it with zeros."""
+    missing = length - heads.shape[1]
+    if missing > 0:
+        return F.pad(heads, (0, 0, 0, 0, 0, missing))
+    return heads[:, :length]

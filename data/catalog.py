@@ -1,0 +1,232 @@
+"""What data there is: embedded samples (real, small, checked by SHA-256) and public sets that the user brings."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import os
+import pathlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.errors import InputError
+from pipelines.data.formats.table_options import ColumnOptions
+
+if TYPE_CHECKING:
+    from pipelines.data.formats.table_types import SeriesTable
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An embedded set.
+
+    Args:
+        name: what to give as `--data`.
+        domain: the pipeline it is for.
+        path: place under `samples/`.
+        columns: roles of its columns.
+        licence: short name of the licence (details: samples/DATA_LICENSES.md).
+        source: who made it.
+        sha256: sum of the embedded file.
+        rows: rows of the table.
+        note: what it is, with units.
+        protocol: how it is split by default.
+    """
+
+    name: str
+    domain: str
+    path: str
+    columns: ColumnOptions
+    licence: str
+    source: str
+    sha256: str
+    rows: int
+    note: str
+    protocol: str = "ratio:0.7,0.1,0.2"
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """A public set that is not embedded: how its file looks, so that it is recognised.
+
+    Args:
+        name: name in the papers.
+        file: name of its file.
+        rows, columns: size without the header and without `date`.
+        protocol: split of the papers.
+        freq: step of time.
+        first: first column after `date`, where the set is known by it.
+    """
+
+    name: str
+    file: str
+    rows: int
+    columns: int
+    protocol: str
+    freq: str
+    first: str | None = None
+
+
+_ENTRIES = (
+    Entry(
+        "vic_elec", "forecast", "forecasting/vic_elec.csv.xz",
+        ColumnOptions(time="Time", target=("Demand",), known=("Holiday",), past=("Temperature",)),
+        "open data of AEMO, attribution", "Australian Energy Market Operator, through tsibbledata",
+        "13afeed36450fd52600c2ef88404ab3de722a8f1ac07a417bd8d518fdb7026c8", 52_608,
+        "electricity demand of Victoria (MW), half-hourly in UTC, 2012-2014, with holidays and temperature (deg C)",
+    ),
+    Entry(
+        "appliances", "forecast", "forecasting/appliances.csv.xz", ColumnOptions(time="date"),
+        "CC BY 4.0", "Candanedo, Feldheim, Deramaix 2017 (UCI)",
+        "22890152da21cf803686205c7ce04500098d5aa164a1eb58542a5be4912eeb84", 19_735,
+        "energy use (Wh) and climate of a house in Belgium, every 10 minutes, 2016-01 to 2016-05, 26 variables",
+    ),
+    Entry(
+        "exchange", "forecast", "forecasting/exchange.csv.xz", ColumnOptions(time="date"),
+        "free reuse, source: European Central Bank", "European Central Bank",
+        "439935417c6679925886faa39d1a1d013b258a34bfb3ffb8a8c577162f5f60fe", 7_126,
+        "reference rates of the euro (units a euro) on business days since 1999, 14 currencies",
+    ),
+    Entry(
+        "beijing_pm", "forecast", "forecasting/beijing_pm.csv.xz", ColumnOptions(time="date"),
+        "CC BY 4.0", "Song Xi Chen 2015 (UCI)",
+        "78e91a9ef47f9a7e41f2f0bfc2aa6265d4c2efae8d5a8aba3e714ee5afc435db", 43_824,
+        "fine dust (ug/m3) and weather in Beijing, hourly, 2010-2014, 2,067 empty cells in pm2.5, 7 variables",
+    ),
+)  # fmt: skip
+_DEMO = {"forecast": "vic_elec"}
+
+PUBLIC = (
+    PublicSet("ETTh1", "ETTh1.csv", 17_420, 7, "ett-hour", "h", "HUFL"),
+    PublicSet("ETTh2", "ETTh2.csv", 17_420, 7, "ett-hour", "h", "HUFL"),
+    PublicSet("ETTm1", "ETTm1.csv", 69_680, 7, "ett-minute", "15min", "HUFL"),
+    PublicSet("ETTm2", "ETTm2.csv", 69_680, 7, "ett-minute", "15min", "HUFL"),
+    PublicSet("Electricity", "electricity.csv", 26_304, 321, "ratio:0.7,0.1,0.2", "h", "0"),
+    PublicSet("Traffic", "traffic.csv", 17_544, 862, "ratio:0.7,0.1,0.2", "h", "0"),
+    PublicSet("Weather", "weather.csv", 52_696, 21, "ratio:0.7,0.1,0.2", "10min", "p (mbar)"),
+    PublicSet("Exchange", "exchange_rate.csv", 7_588, 8, "ratio:0.7,0.1,0.2", "D", "0"),
+    PublicSet("ILI", "national_illness.csv", 966, 7, "ratio:0.7,0.1,0.2", "W", "% WEIGHTED ILI"),
+)
+
+
+def entries(domain: str | None = None) -> list[Entry]:
+    """Embedded sets, of one domain or all.
+
+    Example:
+        >>> [entry.name for entry in entries("forecast")]
+        ['vic_elec', 'appliances', 'exchange', 'beijing_pm']
+    """
+    return [one for one in _ENTRIES if domain in (None, one.domain)]
+
+
+def is_name(name: object, domain: str = "forecast") -> bool:
+    """Whether something names an embedded set (a file of that name in the working folder comes first)."""
+    known = {"demo", *(one.name for one in entries(domain))}
+    return isinstance(name, str) and name in known and not pathlib.Path(name).exists()
+
+
+def entry(name: str, domain: str = "forecast") -> Entry:
+    """The embedded set of a name; `demo` is the domain's default.
+
+    Raises:
+        InputError: no such set (did you mean).
+
+    Example:
+        >>> entry("demo").name
+        'vic_elec'
+    """
+    wanted = _DEMO.get(domain, name) if name == "demo" else name
+    for one in entries(domain):
+        if one.name == wanted:
+            return one
+    names = [one.name for one in entries(domain)]
+    near = difflib.get_close_matches(name, names, 1)
+    raise InputError(
+        "neither a file nor an embedded data set", where=name, expected=", ".join(["demo", *names]),
+        cure=f"did you mean '{near[0]}'?" if near else "give the path of a table or one of these names",
+    )  # fmt: skip
+
+
+def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
+    """Bytes of an embedded file, checked against its sum.
+
+    Args:
+        one: the set.
+        content: other bytes to check instead of the installed file.
+
+    Raises:
+        InputError: the file is missing or a single bit of it has changed.
+    """
+    one = entry(one) if isinstance(one, str) else one
+    if content is None:
+        try:
+            content = resources.files(__package__ or "pipelines.data").joinpath("samples", *one.path.split("/")).read_bytes()
+        except (FileNotFoundError, OSError) as error:
+            raise InputError(f"the embedded set '{one.name}' is missing", where=one.path, cure="install the package again") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != one.sha256:
+        raise InputError(
+            f"the embedded set '{one.name}' is damaged", where=one.path, found=f"SHA-256 {found[:16]}...",
+            expected=f"{one.sha256[:16]}...", cure="install the package again",
+        )  # fmt: skip
+    return content
+
+
+def read_named(name: str, *, columns: ColumnOptions | None = None, domain: str = "forecast", **options: Any) -> SeriesTable:
+    """An embedded set as a table, with its own roles of columns unless others are given.
+
+    Args:
+        name: name of the set or `demo`.
+        columns: other roles.
+        domain: the pipeline it is for.
+        options: as for `read_table`.
+
+    Raises:
+        InputError: no such set, or a damaged one.
+
+    Example:
+        >>> table = read_named("demo")
+        >>> table.rows, table.freq, table.targets, table.known, table.past
+        (52608, '30min', ('Demand',), ('Holiday',), ('Temperature',))
+    """
+    from dataclasses import replace
+
+    from pipelines.data.formats.table import read_table
+    from pipelines.data.formats.table_bytes import decompress
+
+    one = entry(name, domain)
+    text = decompress(open_entry(one), one.path)
+    chosen = one.columns if columns in (None, ColumnOptions()) else columns
+    table = read_table(io.BytesIO(text), columns=chosen, **options)
+    return replace(table, source=f"{one.name} (embedded; {one.source})")
+
+
+def identify(path: str | os.PathLike[str]) -> PublicSet | None:
+    """The public set that a file is, by its size, header and name; None for any other file.
+
+    Sets that differ only in their numbers (ETTh1 and ETTh2) are told apart by the file's name.
+
+    Args:
+        path: a CSV file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    from pipelines.data.formats.table_bytes import read_bytes
+    from pipelines.data.formats.table_read import check_file
+
+    file = pathlib.Path(path)
+    check_file(file)
+    content, _ = read_bytes(file)
+    head = content[:100_000].split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip().split(",")
+    if len(head) < 2 or head[0] != "date":
+        return None
+    rows = content.count(b"\n") - 1 + (not content.endswith(b"\n"))
+    like = [
+        one for one in PUBLIC
+        if (one.rows, one.columns) == (rows, len(head) - 1) and one.first in (None, head[1])
+    ]  # fmt: skip
+    named = [one for one in like if one.file.split(".")[0].lower() in file.name.lower()]
+    return (named or like or [None])[0]

@@ -1,0 +1,12 @@
+"""Floor 2: pure functions on tensors, each with a readable reference and faster back ends behind one dispatch.
+
+Every operation is a folder: ``reference.py`` (the equation), ``eager.py`` (vectorised torch), ``gpu.py`` (Triton),
+and ``cpu.py`` only where a compiled CPU kernel is measured to beat eager twofold. Triton is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from ._dispatch import BACKENDS, Operation, ops
+from .delay_aggregate import delay_aggregate, delay_correlation
+
+__all__ = ["BACKENDS", "Operation", "delay_aggregate", "delay_correlation", "ops"]

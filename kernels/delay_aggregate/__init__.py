@@ -1,0 +1,123 @@
+"""Aggregation over time delays and correlation at time delays, the two halves of auto-correlation attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._dispatch import check_backend
+from . import eager
+from .operators import aggregate_op, correlation_op
+
+__all__ = ["delay_aggregate", "delay_correlation"]
+
+_INTEGERS = (torch.int64, torch.int32)
+
+
+def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor, *, backend: str | None = None) -> Tensor:
+    """Sum circular shifts of a sequence: ``out[b, t] = sum_i weights[b, i] * values[b, (t + lags[b, i]) mod T]``.
+
+    Args:
+        values: (B, T, H, D), floating point.
+        lags: (B, K) whole time steps, int64 or int32, any sign and size (taken modulo T).
+        weights: (B, K), the dtype of ``values`` (under autocast any floating dtype: it is cast to that of ``values``).
+        backend: "reference", "eager" or "gpu"; None leaves the choice to the device and ``PIPELINES_BACKEND``.
+
+    Returns:
+        (B, T, H, D), contiguous, with the dtype and device of ``values``, also under autocast.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, an empty dimension, or a back end that cannot serve.
+
+    Differentiable to any order in ``values`` and ``weights``. Time O(B K T H D), memory O(B T (H D + K)).
+    Sums of half-width numbers are accumulated in float32 and rounded once.
+
+    Source: Autoformer (arXiv:2106.13008), section 3.2, equation 6.
+
+    Example:
+        >>> values = torch.arange(4.0).view(1, 4, 1, 1)
+        >>> delay_aggregate(values, torch.tensor([[1, 0]]), torch.tensor([[0.5, 0.5]])).flatten().tolist()
+        [0.5, 1.5, 2.5, 1.5]
+    """
+    _check_sequence("values", values)
+    _check_lags(lags, values)
+    if weights.shape != lags.shape:
+        raise ValueError(
+            f"weights: found shape {tuple(weights.shape)}, expected that of lags, {tuple(lags.shape)}: a weight a lag"
+        )
+    weights = _same_kind("weights", weights, "values", values)
+    chosen = check_backend(backend)
+    if torch.compiler.is_exporting():
+        # An exported program must run without this package, so plain operators are recorded instead of ours.
+        return eager.portable_delay_aggregate(values, lags.long(), weights)
+    return aggregate_op(values, lags.long(), weights, chosen)
+
+
+def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, *, backend: str | None = None) -> Tensor:
+    """Correlate two sequences at given delays: ``out[b, i] = mean over H, D of sum_t q[b, t] k[b, (t - lags[b, i]) mod T]``.
+
+    Args:
+        q: (B, T, H, D), floating point.
+        k: (B, T, H, D), the dtype of ``q`` (under autocast any floating dtype: it is cast to that of ``q``).
+        lags: (B, K) whole time steps, int64 or int32, any sign and size (taken modulo T).
+        backend: "reference", "eager" or "gpu"; None leaves the choice to the device and ``PIPELINES_BACKEND``.
+
+    Returns:
+        (B, K) with the dtype and device of ``q``: the entries of ``irfft(rfft(q) conj(rfft(k)))`` averaged over heads and
+        channels at the lags asked for, without a Fourier transform and with nothing of size L x L.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, an empty dimension, or a back end that cannot serve.
+
+    Differentiable to any order in ``q`` and ``k``. Time O(B K T H D), memory O(B T K).
+
+    Source: Autoformer (arXiv:2106.13008), section 3.2, equation 5.
+
+    Example:
+        >>> wave = torch.tensor([1.0, 0.0, -1.0, 0.0]).view(1, 4, 1, 1)
+        >>> delay_correlation(wave, wave, torch.tensor([[0, 1, 2]])).tolist()
+        [[2.0, 0.0, -2.0]]
+    """
+    _check_sequence("q", q)
+    if k.shape != q.shape:
+        raise ValueError(f"k: found shape {tuple(k.shape)}, expected that of q, {tuple(q.shape)}")
+    _check_lags(lags, q)
+    k = _same_kind("k", k, "q", q)
+    chosen = check_backend(backend)
+    if torch.compiler.is_exporting():
+        return eager.portable_delay_correlation(q, k, lags.long())
+    return correlation_op(q, k, lags.long(), chosen)
+
+
+def _check_sequence(name: str, tensor: Tensor) -> None:
+    if tensor.dim() != 4:
+        raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected four dimensions (B, T, H, D)")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name}: found {tensor.dtype}, expected a floating-point dtype; convert it, e.g. by .float()")
+    if any(size == 0 for size in tensor.shape):
+        raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected no empty dimension")
+
+
+def _check_lags(lags: Tensor, sequence: Tensor) -> None:
+    if lags.dtype not in _INTEGERS:
+        raise ValueError(f"lags: found {lags.dtype}, expected int64: whole time steps")
+    if lags.dim() != 2 or lags.shape[0] != sequence.shape[0]:
+        raise ValueError(
+            f"lags: found shape {tuple(lags.shape)}, expected (B, K) with B = {sequence.shape[0]}; "
+            "lags shared by the batch are given as lags.expand(B, -1)"
+        )
+    if lags.shape[1] == 0:
+        raise ValueError(f"lags: found shape {tuple(lags.shape)}, expected at least one lag")
+    if lags.device != sequence.device:
+        raise ValueError(f"lags: found on {lags.device}, expected on {sequence.device} with the sequence")
+
+
+def _same_kind(name: str, tensor: Tensor, owner: str, like: Tensor) -> Tensor:
+    """The tensor on the device and in the dtype of another; only autocast may mix dtypes."""
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: found on {tensor.device}, expected on {like.device} with {owner}")
+    if tensor.dtype == like.dtype:
+        return tensor
+    if tensor.is_floating_point() and torch.is_autocast_enabled(like.device.type):
+        return tensor.to(like.dtype)
+    raise ValueError(f"{name}: found {tensor.dtype}, expected {like.dtype}, the dtype of {owner}; convert one of them")

@@ -1,0 +1,102 @@
+"""From the end of a table to a forecast in its own units, with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines.data.datasets.forecasting import Prepared
+from pipelines.errors import ConfigError
+from pipelines.forecast.engine import roll
+from pipelines.forecast.intervals import FutureRadii, future_radii
+from pipelines.forecast.result import Forecast, SeriesForecast
+
+if TYPE_CHECKING:
+    from pipelines.data.formats.table_types import SeriesTable, TimeSeries
+    from pipelines.forecast.pipeline import Forecaster
+
+
+def predict(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
+    """Forecast every series of a table.
+
+    Args:
+        f: a fitted forecaster.
+        table: at least ``context`` rows a series; known-future columns reach ``horizon`` rows beyond.
+        horizon: rows ahead.
+
+    Raises:
+        InputError: too few rows, other columns, a known future that ends early.
+    """
+    fitted = f.state
+    if horizon < 1:
+        raise ConfigError("must be at least 1 row", where="horizon", found=horizon)
+    ready = fitted.prepared(f, table, protocol=None, future=horizon)
+    if fitted.module is None:
+        raise ConfigError("there is no model", where="predict")
+    batch = ready.latest(horizon)
+    scaled = roll(fitted.module, batch, horizon).numpy().astype(np.float64)
+    radii = [future_radii(f, fitted, ready, index, horizon) for index in range(len(table.series))]
+    notes = [*table.notes, *ready.notes, *_interval_notes(radii)]
+    trained = fitted.module.horizon
+    if horizon > trained:
+        carried = " with past columns carried forward" if table.past else ""
+        notes.append(f"the model forecasts {trained} rows: beyond, up to {horizon}, it read its own forecasts{carried}")
+    series = [
+        part
+        for index, one in enumerate(table.series)
+        for part in _series(f, table, one, ready, index, scaled[index], radii[index])
+    ]
+    return Forecast(series, f.model, f.interval, f.provenance(table.source), tuple(dict.fromkeys(notes)))
+
+
+def predict_known(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
+    """Hide the last rows of a table, forecast them, and keep them as the truth to compare with."""
+    shortest = min(len(one) for one in table.series)
+    if shortest <= horizon + f.context:
+        raise ConfigError("too few rows to hide some", where=table.source, found=shortest)
+    series = [hidden(one, len(one) - horizon) for one in table.series]
+    result = predict(f, dataclasses.replace(table, series=tuple(series)), horizon)
+    truths = {(one.id, name): one.target[-horizon:, c] for one in table.series for c, name in enumerate(table.targets)}
+    for part in result.series:
+        part.truth = pd.Series(truths[part.name, part.variable], index=part.mean.index)
+    result.notes = (*result.notes, f"the last {horizon} rows were hidden from the forecast and are drawn as the truth")
+    return result
+
+
+def hidden(one: TimeSeries, origin: int) -> TimeSeries:
+    """A series up to a row, with the known columns of the rows after it as its known future."""
+    return dataclasses.replace(
+        one,
+        time=one.time[:origin],
+        target=one.target[:origin],
+        observed=one.observed[:origin],
+        past=one.past[:origin],
+        future_time=one.time[origin:].append(one.future_time),
+    )
+
+
+def _series(
+    f: Forecaster, table: SeriesTable, one: TimeSeries, ready: Prepared, index: int, scaled: np.ndarray, radii: FutureRadii
+) -> list[SeriesForecast]:
+    """One entry a variable, in the units of the table."""
+    mean = ready.inverse(scaled[None], index)[0]
+    spread = ready.spread(index)[0]
+    stamps = table.future_index(index, len(mean))
+    out = []
+    for c, name in enumerate(table.targets):
+        bands = {
+            level: (mean[:, c] - radius[:, c] * spread[c], mean[:, c] + radius[:, c] * spread[c])
+            for level, radius in radii.by_level.items()
+        }
+        history = pd.Series(one.target[:, c], index=one.time, name=name)
+        out.append(SeriesForecast(one.id, name, history, pd.Series(mean[:, c], index=stamps, name=name), bands))
+    return out
+
+
+def _interval_notes(radii: list[FutureRadii]) -> list[Any]:
+    """Notes on the intervals, only the first few when there are many series."""
+    shown = [radius.note for radius in radii[:3]]
+    return shown if len(radii) <= 3 else [*shown, f"... and so for {len(radii) - 3} more series"]
