@@ -149,6 +149,12 @@ class TokenMixer(nn.Module):
             raise MechanismError(f"{self.spec.name} needs {', '.join(missing)} beside x")
         return self.mix(x, **{label: given[label] for label in given if label in allowed}, **extras)
 
+    def example_extras(self, x: Tensor) -> dict[str, Tensor]:
+        """Extras that fit x, for the conformance checks; to be overridden where they are not like x itself."""
+        generator = torch.Generator().manual_seed(len(self.spec.extras))
+        like = {name: torch.randn(x.shape, generator=generator) for name in self.spec.extras}
+        return {name: value.to(x) for name, value in like.items()}
+
     def _check_tokens(self, x: Tensor) -> None:
         grids = self.spec.grid
         if x.dim() - 2 not in grids:

@@ -162,9 +162,13 @@ def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
     one = entry(one) if isinstance(one, str) else one
     if content is None:
         try:
-            content = resources.files(__package__ or "pipelines.data").joinpath("samples", *one.path.split("/")).read_bytes()
+            content = (
+                resources.files(__package__ or "pipelines.data").joinpath("samples", *one.path.split("/")).read_bytes()
+            )
         except (FileNotFoundError, OSError) as error:
-            raise InputError(f"the embedded set '{one.name}' is missing", where=one.path, cure="install the package again") from error
+            raise InputError(
+                f"the embedded set '{one.name}' is missing", where=one.path, cure="install the package again"
+            ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != one.sha256:
         raise InputError(
@@ -174,7 +178,9 @@ def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
     return content
 
 
-def read_named(name: str, *, columns: ColumnOptions | None = None, domain: str = "forecast", **options: Any) -> SeriesTable:
+def read_named(
+    name: str, *, columns: ColumnOptions | None = None, domain: str = "forecast", **options: Any
+) -> SeriesTable:
     """An embedded set as a table, with its own roles of columns unless others are given.
 
     Args:

@@ -6,7 +6,7 @@ and ``cpu.py`` only where a compiled CPU kernel is measured to beat eager twofol
 
 from __future__ import annotations
 
-from ._dispatch import BACKENDS, Operation, ops
-from .delay_aggregate import delay_aggregate, delay_correlation
+from core_attention.kernels._dispatch import BACKENDS, Operation, ops
+from core_attention.kernels.delay_aggregate import delay_aggregate, delay_correlation
 
 __all__ = ["BACKENDS", "Operation", "delay_aggregate", "delay_correlation", "ops"]

@@ -27,13 +27,14 @@ from typing import Any
 
 import torch
 
-from ._dispatch import Operation, interpreting, ops
-from ._testing import Case
+from core_attention.kernels._dispatch import Operation, interpreting, ops
+from core_attention.kernels._testing import Case
 
 __all__ = ["BUDGETS", "TARGETS", "KernelReport", "Launch", "dry_run", "inspect_kernels", "over_budget", "unavailable"]
 
 BUDGETS = pathlib.Path(__file__).with_name("budgets.json")
 _KIB = 1024
+_FIRST_DEVICE = 1_000_000  # kernels are cached by device number: ours must never be a real device's
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,12 @@ class _Utilities:
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         # Shared memory over the limit must be reported by us, so nothing is refused here.
-        return {"max_shared_mem": 1 << 30, "multiprocessor_count": 132, "max_num_regs": 65536, "warpSize": self.target.warp}
+        return {
+            "max_shared_mem": 1 << 30,
+            "multiprocessor_count": 132,
+            "max_num_regs": 65536,
+            "warpSize": self.target.warp,
+        }
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
         return 1, 1, 0, 0, 1024
@@ -116,7 +122,7 @@ class _StandInDriver:
 
     def __init__(self, name: str) -> None:
         self.target = TARGETS[name]
-        self.number = list(TARGETS).index(name)
+        self.number = _FIRST_DEVICE + list(TARGETS).index(name)
         self.utils = _Utilities(self.target)
         self.launches: list[Launch] = []
 
@@ -187,6 +193,7 @@ def dry_run(target: str) -> Iterator[tuple[list[Launch], dict[str, Any]]]:
             driver._active = original_driver
             for kernel in compiled.values():
                 kernel.module = None  # nothing to unload when it is collected
+                kernel.src.fn.device_caches.pop(stand_in.number, None)  # the next dry run has another launcher
 
 
 @contextlib.contextmanager
@@ -217,7 +224,7 @@ def _variant(kernel: Any) -> str:
 
 def launch_operation(operation: Operation, case: Case, dtype: torch.dtype) -> None:
     """Call an operation's Triton back end and its gradients; under ``dry_run`` nothing is computed."""
-    from ._testing import outputs_and_gradients
+    from core_attention.kernels._testing import outputs_and_gradients
 
     arguments = case.arguments(dtype)
     shape = operation.implementation("eager")(*arguments).shape
@@ -230,7 +237,7 @@ def launch_operation(operation: Operation, case: Case, dtype: torch.dtype) -> No
 @contextlib.contextmanager
 def _only_gpu() -> Iterator[None]:
     """Let the dispatch send CPU tensors to the Triton back end."""
-    from . import _dispatch
+    from core_attention.kernels import _dispatch
 
     original = _dispatch._gpu_obstacle
     _dispatch._gpu_obstacle = lambda tensor: None
@@ -284,7 +291,7 @@ def _cuda_usage(kernel: Any) -> tuple[int, int]:
     """Registers a thread, and how many loads and stores of local memory (spills) the machine code holds."""
     import triton
 
-    tools = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    tools = pathlib.Path(str(triton.__file__)).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -339,7 +346,9 @@ def _budgets_from(reports: Sequence[KernelReport]) -> dict[str, dict[str, dict[s
     """The largest need of each kernel on each chip; registers rounded up to the eights in which chips hand them out."""
     budgets: dict[str, dict[str, dict[str, int]]] = {}
     for report in reports:
-        entry = budgets.setdefault(report.target, {}).setdefault(report.kernel, {"registers": 0, "spills": 0, "shared": 0})
+        entry = budgets.setdefault(report.target, {}).setdefault(
+            report.kernel, {"registers": 0, "spills": 0, "shared": 0}
+        )
         entry["registers"] = max(entry["registers"], -(-report.registers // 8) * 8)
         entry["shared"] = max(entry["shared"], report.shared)
     return budgets

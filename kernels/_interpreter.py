@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ._dispatch import interpreting
+from core_attention.kernels._dispatch import interpreting
 
 __all__ = ["KernelFault", "MemoryWatch", "checked_interpreter"]
 

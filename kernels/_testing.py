@@ -1,4 +1,4 @@
-"""Instruments of the kernel tests: error ratios, the two-reference rule, poisoned buffers, cases, the checked interpreter.
+"""Instruments of the kernel tests: error ratios, two references, poisoned buffers, cases, the checked interpreter.
 
 Nothing here is needed to compute; it ships so that a third party can hold a new kernel to the same rules.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._dispatch import Operation
+from core_attention.kernels._dispatch import Operation
 
 __all__ = [
     "Case",
@@ -120,7 +120,7 @@ def two_references(
 
 @contextlib.contextmanager
 def nan_poison() -> Iterator[None]:
-    """Within the context every uninitialised buffer of torch, from Python or C++, starts as NaN (integers: the maximum).
+    """Within the context uninitialised buffers of torch, from Python or C++, start as NaN (integers: the maximum).
 
     A kernel that reads what it never wrote, or leaves an element unwritten, then shows.
 
@@ -151,6 +151,6 @@ def non_contiguous(tensor: Tensor) -> Tensor:
 
 def checked_interpreter(*, seed: int = 0, tf32: bool = True) -> contextlib.AbstractContextManager[Any]:
     """Triton's interpreter made trustworthy; see ``_interpreter.checked_interpreter``. Needs ``TRITON_INTERPRET=1``."""
-    from . import _interpreter
+    from core_attention.kernels import _interpreter
 
     return _interpreter.checked_interpreter(seed=seed, tf32=tf32)

@@ -182,15 +182,18 @@ class Evaluation:
 
     def fill_report(self, report: Report) -> None:
         """Add metrics against baselines, figures and notes to an HTML report."""
+        first = next(iter(self.metrics), None)
         rows = {self.model: self.metrics, **self.baselines}
-        report.add_metrics_table("Figures", rows, intervals={self.model: self.intervals})
+        ranges = ", ".join(f"{name} {lo:.4f} to {hi:.4f}" for name, (lo, hi) in self.intervals.items())
+        caption = f"95 % intervals of {self.model}: {ranges}." if ranges else ""
+        report.add_metrics_table(rows, section="Figures", caption=caption, best=first)
         counted = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
-        report.add_text("Protocol", f"{self.protocol}; counted: {counted}.")
+        report.add_text(f"{self.protocol}. Counted: {counted}.", section="Protocol")
         if self.seeds:
             table = {f"seed {entry['seed']}": {k: v for k, v in entry.items() if k != "seed"} for entry in self.seeds}
-            report.add_metrics_table("Seeds", table)
+            report.add_metrics_table(table, section="Seeds")
         for title, alt, draw in self.figures:
-            report.add_figure(title, draw(), alt)
+            report.add_figure(draw(), alt, section=title)
 
 
 class Pipeline(ABC):
@@ -396,7 +399,7 @@ class Pipeline(ABC):
             shown = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
             self.run.say(f"seed {twin.seed}: {shown}")
         entries = [{"seed": self.seed + i, **run.metrics} for i, run in enumerate(runs)]
-        medians = median_of_seeds([run.metrics for run in runs])
+        medians = {name: median_of_seeds(run.metrics[name] for run in runs).median for name in runs[0].metrics}
         # The figures, intervals and lists shown are those of the run that lies nearest to the median.
         first = next(iter(medians))
         nearest = min(runs, key=lambda run: abs(run.metrics[first] - medians[first]))

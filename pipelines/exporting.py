@@ -38,6 +38,8 @@ METADATA = "pipelines.json"
 _RELATIVE_TOLERANCE = 1e-4
 _NOISY = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
 
+_LOGGER = logging.getLogger("pipelines.exporting")
+
 Runner = Callable[[dict[str, "Tensor"]], list["Tensor"]]
 
 
@@ -101,9 +103,14 @@ def export_module(
     twin = copy.deepcopy(module).cpu().eval()
     inputs = _at_least_two(example)
     outputs = (output_name,) if isinstance(output_name, str) else tuple(output_name)
-    text = json.dumps(_description(twin, inputs, outputs, metadata or {}), allow_nan=False)
+    description = _description(twin, inputs, outputs, metadata or {})
     with _quiet(), _explained(format):
-        payload = _as_onnx(twin, inputs, outputs, text) if format == "onnx" else _as_pt2(twin, inputs, text)
+        program = _traced(twin, inputs)
+        own = description["operators"] = _own_operators(program)
+        text = json.dumps(description, allow_nan=False)
+        payload = _as_onnx(program, inputs, outputs, text) if format == "onnx" else _as_pt2(program, text)
+    if own:
+        _LOGGER.warning("%s: opens only where these operators are registered: %s", path, ", ".join(own))
     measured: list[tuple[float, float]] = []
     batches = _batches(inputs)
 
@@ -206,27 +213,35 @@ def _traced(module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
         return torch.export.export(module, tuple(inputs.values()), dynamic_shapes=free)
 
 
-def _as_pt2(module: nn.Module, inputs: Mapping[str, Tensor], text: str) -> bytes:
+def _own_operators(program: ExportedProgram) -> list[str]:
+    """Operators that plain PyTorch does not have: who opens the file must import the library that registers them."""
+    import torch
+
+    graphs = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    targets = {node.target for module in graphs for node in module.graph.nodes}
+    return sorted(
+        str(target)
+        for target in targets
+        if isinstance(target, torch._ops.OpOverload) and target.namespace not in ("aten", "prim", "prims")
+    )
+
+
+def _as_pt2(program: ExportedProgram, text: str) -> bytes:
     import torch
 
     buffer = io.BytesIO()
-    torch.export.save(_traced(module, inputs), buffer, extra_files={METADATA: text})
+    torch.export.save(program, buffer, extra_files={METADATA: text})
     return buffer.getvalue()
 
 
-def _as_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[str, ...], text: str) -> bytes:
+def _as_onnx(program: ExportedProgram, inputs: Mapping[str, Tensor], outputs: tuple[str, ...], text: str) -> bytes:
     import torch
 
-    program = torch.onnx.export(
-        _traced(module, inputs),
-        dynamo=True,
-        input_names=list(inputs),
-        output_names=list(outputs),
-        verbose=False,
-    )
-    if program is None:
+    names = {"input_names": list(inputs), "output_names": list(outputs)}
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    if exported is None:
         raise RuntimeError("the exporter returned nothing")
-    proto = program.model_proto
+    proto = exported.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA, text
     return proto.SerializeToString()

@@ -35,9 +35,9 @@ __all__ = [
 
 OFFICIAL: dict[str, str] = {
     "autoformer": "pipelines.forecast.models.autoformer:from_official",
-    "linear": "pipelines.forecast.models.linear:from_official_linear",
-    "nlinear": "pipelines.forecast.models.linear:from_official_nlinear",
-    "dlinear": "pipelines.forecast.models.linear:from_official_dlinear",
+    "linear": "pipelines.forecast.models.linear:from_official",
+    "nlinear": "pipelines.forecast.models.linear:from_official",
+    "dlinear": "pipelines.forecast.models.linear:from_official",
 }
 
 

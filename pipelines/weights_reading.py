@@ -138,14 +138,13 @@ def _check_kind(members: list[zipfile.ZipInfo], path: pathlib.Path) -> None:
 
 def _refused_pickle(path: pathlib.Path, message: str) -> WeightsError:
     named = re.search(r"GLOBAL ([\w.]+)", message)
-    found = f"a call of {named.group(1)}" if named else message.strip().splitlines()[-1][:160]
-    return WeightsError(
-        "this pickle would run code while it is loaded; it was refused and nothing was run",
-        where=path,
-        found=found,
-        expected="tensors in plain containers",
-        cure="where you trust its maker, save its state_dict() with safetensors.torch.save_file and give that file",
-    )
+    cure = "where you trust its maker, save its state_dict() with safetensors.torch.save_file and give that file"
+    expected = "tensors in plain containers"
+    if named is None:  # an unknown instruction: text, a damaged file, or a pickle that no checkpoint uses
+        problem = "damaged, or a pickle that is not a checkpoint of PyTorch; nothing in it was run"
+        return WeightsError(problem, where=path, expected=expected, cure=cure)
+    problem = "this pickle would run code while it is loaded; it was refused and nothing was run"
+    return WeightsError(problem, where=path, found=f"a call of {named.group(1)}", expected=expected, cure=cure)
 
 
 def tensors_of(content: Mapping[str, Any], where: object) -> dict[str, Tensor]:

@@ -67,12 +67,31 @@ class AutoCorrelation(ProjectedMixer):
         q, k, v = self.project(x, context)
         k, v = _fit_length(k, x.shape[1]), _fit_length(v, x.shape[1])
         shared = self.lags == "batch" or (self.lags == "auto" and self.training)
-        correlation = period_correlation(q, k)
-        lags = strongest_lags(correlation, self.factor, shared)
-        weights = correlation_at(q, k, correlation, lags).softmax(dim=-1).to(v.dtype)
-        y = delay_aggregate(v, lags, weights)
-        aux = {"correlation": correlation.detach(), "lags": lags, "weights": weights.detach()} if maps else {}
+        aux: dict[str, Tensor] = {}
+        y = auto_correlation(q, k, v, self.factor, shared=shared, aux=aux if maps else None)
         return MixerOutput(self.merge(y), None, aux)
+
+
+def auto_correlation(
+    q: Tensor, k: Tensor, v: Tensor, factor: float, *, shared: bool, aux: dict[str, Tensor] | None = None
+) -> Tensor:
+    """The mixing itself, without projections.
+
+    Args:
+        q, k, v: (B, T, H, D), of one dtype.
+        factor: int(factor ln T) lags are kept.
+        shared: one set of lags for the batch instead of one for each sample.
+        aux: where to put "correlation" (B, T), "lags" and "weights" (B, K), if anywhere.
+
+    Returns:
+        (B, T, H, D).
+    """
+    correlation = period_correlation(q, k)
+    lags = strongest_lags(correlation, factor, shared)
+    weights = correlation_at(q, k, correlation, lags).softmax(dim=-1).to(v.dtype)
+    if aux is not None:
+        aux.update(correlation=correlation.detach(), lags=lags, weights=weights.detach())
+    return delay_aggregate(v, lags, weights)
 
 
 def period_correlation(q: Tensor, k: Tensor) -> Tensor:
@@ -83,8 +102,8 @@ def period_correlation(q: Tensor, k: Tensor) -> Tensor:
         k: (B, T, H, D).
 
     Returns:
-        (B, T): entry ``lag`` is sum_t <q[t], k[(t - lag) mod T]> / (H D), in float32, or float64 of float64. While a
-        graph is exported it is differentiable; otherwise it is not, ``correlation_at`` carries the gradient.
+        (B, T): entry ``lag`` is sum_t <q[t], k[(t - lag) mod T]> / (H D), in float32, or float64 of float64. It carries
+        no gradient; ``correlation_at`` does.
 
     O(T log T H D): the mean is taken over the spectra, so that only one inverse transform of (B, T) is left.
     Source: Autoformer (arXiv 2106.13008), equation 5 and appendix on the Wiener-Khinchin theorem.

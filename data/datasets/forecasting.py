@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.datasets.calendar import calendar_features, calendar_names
-from pipelines.data.datasets.scaling import CovariateScaler, StaticEncoder, Standardizer
+from pipelines.data.datasets.scaling import CovariateScaler, Standardizer, StaticEncoder
 from pipelines.data.datasets.splits import PROTOCOLS, Segments, segments, window_count
 from pipelines.data.datasets.windows import ForecastWindows, PreparedSeries
 from pipelines.data.errors import InputError
@@ -67,7 +67,9 @@ class Prepared:
         """Steps in the natural season of the frequency."""
         return season_length(self.freq)
 
-    def windows(self, split: Literal["train", "val", "test", "all"], stride: int = 1, horizon: int | None = None) -> ForecastWindows:
+    def windows(
+        self, split: Literal["train", "val", "test", "all"], stride: int = 1, horizon: int | None = None
+    ) -> ForecastWindows:
         """The windows of a split.
 
         Args:
@@ -81,7 +83,9 @@ class Prepared:
         if split == "all":
             ranges = [(0, len(one)) for one in self.series]
         elif self.segments is None:
-            raise InputError("no split without a protocol", where="windows", found=split, cure="prepare(..., protocol=...)")
+            raise InputError(
+                "no split without a protocol", where="windows", found=split, cure="prepare(..., protocol=...)"
+            )
         else:
             ranges = [getattr(part, split) for part in self.segments]
         return ForecastWindows(self.series, ranges, self.context, horizon or self.horizon, stride)
@@ -178,9 +182,14 @@ def prepare(
     if protocol is not None:
         cuts = [segments(len(one), protocol, context, horizon, name=_where(table, one)) for one in table.series]
     notes: list[str] = []
-    train = [one.slice(0, cut.train[1]) for one, cut in zip(table.series, cuts, strict=True)] if cuts else list(table.series)
+    train = (
+        [one.slice(0, cut.train[1]) for one, cut in zip(table.series, cuts, strict=True)]
+        if cuts
+        else list(table.series)
+    )
     if fitted is None:
         state = _fit(table, train, scaling)
+        notes += _still_notes(table, train)
     else:
         state = dict(fitted)
         _check_same(table, state)
@@ -189,7 +198,10 @@ def prepare(
     encoder = StaticEncoder.from_state(state["static_levels"])
     series = []
     for one, scaler in zip(table.series, scalers, strict=True):
-        notes += [f"series '{one.id}': '{one.static[name]}' in the static column '{name}' is new" for name in encoder.unknown(one.static)]
+        notes += [
+            f"series '{one.id}': '{one.static[name]}' in the static column '{name}' is new"
+            for name in encoder.unknown(one.static)
+        ]
         marks, time = _marks(table, one, known, encoder, future, future_known, notes)
         series.append(
             PreparedSeries(
@@ -213,15 +225,31 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 def _fit(table: SeriesTable, train: list[TimeSeries], scaling: Scaling) -> dict[str, Any]:
     rows = [len(one) for one in train]
-    shared = Standardizer().fit([one.target for one in train], [one.observed for one in train])
+    shared = Standardizer().fit([one.target for one in train], [one.observed for one in train], table.targets)
     state: dict[str, Any] = {name: list(getattr(table, name)) for name in _COLUMNS}
     state |= {"freq": table.freq, "scaling": scaling, "target_scale": shared.state()}
     if scaling == "series":
-        state["series_scale"] = {one.id: Standardizer().fit([one.target], [one.observed]).state() for one in train}
+        state["series_scale"] = {one.id: _own_scale(table, one).state() for one in train}
     state["past_scale"] = CovariateScaler().fit([one.past for one in train]).state()
     state["known_scale"] = CovariateScaler().fit([one.known[:n] for one, n in zip(train, rows, strict=True)]).state()
     state["static_levels"] = StaticEncoder(table.static).fit([one.static for one in train]).state()
     return state
+
+
+def _own_scale(table: SeriesTable, one: TimeSeries) -> Standardizer:
+    return Standardizer().fit([one.target], [one.observed], table.targets)
+
+
+def _still_notes(table: SeriesTable, train: list[TimeSeries]) -> list[str]:
+    """Targets that never change in the training rows keep their scale: their forecasts are in plain units."""
+    notes = []
+    for one in train:
+        still = [name for name, spread in zip(table.targets, np.ptp(one.target, axis=0), strict=True) if spread == 0]
+        if still:
+            notes.append(
+                f"series '{one.id}': {', '.join(still[:5])} never changes in the training rows and is not scaled"
+            )
+    return notes
 
 
 def _check_same(table: SeriesTable, state: Mapping[str, Any]) -> None:
@@ -231,7 +259,9 @@ def _check_same(table: SeriesTable, state: Mapping[str, Any]) -> None:
         if given != wanted:
             missing = [name for name in wanted if name not in given]
             extra = [name for name in given if name not in wanted]
-            parts = [f"missing: {', '.join(missing[:8])}"] * bool(missing) + [f"not expected: {', '.join(extra[:8])}"] * bool(extra)
+            parts = [f"missing: {', '.join(missing[:8])}"] * bool(missing) + [
+                f"not expected: {', '.join(extra[:8])}"
+            ] * bool(extra)
             raise InputError(
                 f"the table's {part} columns are not those of the model", where=table.source,
                 found="; ".join(parts) or "another order", expected=", ".join(wanted[:20]) or "none",
@@ -254,10 +284,7 @@ def _target_scalers(
     new = [one.id for one in train if one.id not in stored]
     if new:
         notes.append(f"{len(new)} series that the model has not seen are scaled by their own rows, such as '{new[0]}'")
-    return [
-        Standardizer.from_state(stored[one.id]) if one.id in stored else Standardizer().fit([one.target], [one.observed])
-        for one in train
-    ]
+    return [Standardizer.from_state(stored[one.id]) if one.id in stored else _own_scale(table, one) for one in train]
 
 
 def _marks(

@@ -28,7 +28,9 @@ class Standardizer:
         self.mean = np.zeros(0) if mean is None else np.asarray(mean, dtype=np.float64)
         self.scale = np.ones_like(self.mean) if scale is None else np.asarray(scale, dtype=np.float64)
 
-    def fit(self, arrays: Sequence[np.ndarray], observed: Sequence[np.ndarray] | None = None) -> Standardizer:
+    def fit(
+        self, arrays: Sequence[np.ndarray], observed: Sequence[np.ndarray] | None = None, names: Sequence[str] = ()
+    ) -> Standardizer:
         """Statistics over all rows of all (T, C) arrays, of the measured values only where `observed` tells them.
 
         Raises:
@@ -39,7 +41,10 @@ class Standardizer:
         counts = valid.sum(axis=0)
         if rows.shape[1] and not counts.all():
             place = int((counts == 0).argmax())
-            raise InputError(f"column {place + 1} has no measured value in the training rows", cure="leave it out or use other rows")
+            name = f"'{names[place]}'" if names else str(place + 1)
+            raise InputError(
+                f"column {name} has no measured value in the training rows", cure="leave it out, or train on other rows"
+            )
         safe = np.maximum(counts, 1)
         self.mean = np.where(valid, rows, 0.0).sum(axis=0) / safe
         spread = np.sqrt(np.where(valid, (rows - self.mean) ** 2, 0.0).sum(axis=0) / safe)
@@ -70,8 +75,15 @@ class Standardizer:
         try:
             mean, scale = np.asarray(state["mean"], np.float64), np.asarray(state["scale"], np.float64)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError("the stored scaling is damaged", found=str(error), expected="lists mean and scale") from error
-        if mean.shape != scale.shape or mean.ndim != 1 or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
+            raise InputError(
+                "the stored scaling is damaged", found=str(error), expected="lists mean and scale"
+            ) from error
+        if (
+            mean.shape != scale.shape
+            or mean.ndim != 1
+            or not np.isfinite(mean).all()
+            or not (np.isfinite(scale) & (scale > 0)).all()
+        ):
             raise InputError("the stored scaling is damaged", expected="finite means and positive scales of one length")
         return cls(mean, scale)
 
@@ -79,9 +91,11 @@ class Standardizer:
 class CovariateScaler(Standardizer):
     """The same for past and known columns; columns of only 0 and 1 are kept as they are."""
 
-    def fit(self, arrays: Sequence[np.ndarray], observed: Sequence[np.ndarray] | None = None) -> CovariateScaler:
+    def fit(
+        self, arrays: Sequence[np.ndarray], observed: Sequence[np.ndarray] | None = None, names: Sequence[str] = ()
+    ) -> CovariateScaler:
         """Statistics over all rows of all (T, P) arrays."""
-        super().fit(arrays, observed)
+        super().fit(arrays, observed, names)
         rows = np.concatenate(list(arrays))
         flags = ((rows == 0) | (rows == 1)).all(axis=0)
         self.mean, self.scale = np.where(flags, 0.0, self.mean), np.where(flags, 1.0, self.scale)
@@ -130,7 +144,9 @@ class StaticEncoder:
             if name in self.levels:
                 parts += [float(str(value) == level) for level in self.levels[name]]
             elif isinstance(value, str):
-                raise InputError(f"the static column '{name}' holds text", found=repr(value), expected="a number, as in training")
+                raise InputError(
+                    f"the static column '{name}' holds text", found=repr(value), expected="a number, as in training"
+                )
             else:
                 mean, scale = self.numbers[name]
                 parts.append((value - mean) / scale)
@@ -142,7 +158,11 @@ class StaticEncoder:
 
     def state(self) -> dict[str, Any]:
         """Plain lists for a configuration file."""
-        return {"names": list(self.names), "levels": dict(self.levels), "numbers": {k: list(v) for k, v in self.numbers.items()}}
+        return {
+            "names": list(self.names),
+            "levels": dict(self.levels),
+            "numbers": {k: list(v) for k, v in self.numbers.items()},
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> StaticEncoder:

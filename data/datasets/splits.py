@@ -66,7 +66,9 @@ def segments(n_rows: int, protocol: str, context: int, horizon: int, *, name: st
 def _check_lengths(context: int, horizon: int) -> None:
     for name, value in (("context", context), ("horizon", horizon)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive whole number", where=f"--{name}", found=repr(value), expected="1 or more")
+            raise InputError(
+                f"{name} must be a positive whole number", where=f"--{name}", found=repr(value), expected="1 or more"
+            )
 
 
 def _ratio(protocol: str) -> tuple[float, float, float]:

@@ -63,13 +63,20 @@ class ForecastWindows(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, series: Sequence[PreparedSeries], ranges: Sequence[tuple[int, int]], context: int, horizon: int, stride: int = 1
+        self,
+        series: Sequence[PreparedSeries],
+        ranges: Sequence[tuple[int, int]],
+        context: int,
+        horizon: int,
+        stride: int = 1,
     ) -> None:
         self.series, self.context, self.horizon, self.stride = list(series), context, horizon, stride
         self.ranges = [(int(start), int(stop)) for start, stop in ranges]
         for one, (start, stop) in zip(self.series, self.ranges, strict=True):
             if not 0 <= start <= stop <= len(one):
-                raise InputError(f"row range outside series '{one.id}'", found=(start, stop), expected=f"within 0 and {len(one)}")
+                raise InputError(
+                    f"row range outside series '{one.id}'", found=(start, stop), expected=f"within 0 and {len(one)}"
+                )
         counts = [window_count(rows, context, horizon, stride) for rows in self.ranges]
         if not sum(counts):
             raise InputError(

@@ -72,18 +72,23 @@ def read_table(
     time = to_time(raw, roles.time, columns.timezone, columns.date_format)
     values = to_numbers(raw, roles.numeric)
     tally = clean.Tally()
-    series = [clean.in_order(raw, one, tally, "mean" if resample else on_duplicate) for one in _split(raw, roles, time, values)]
+    series = [
+        clean.in_order(raw, one, tally, "mean" if resample else on_duplicate)
+        for one in _split(raw, roles, time, values)
+    ]
     if resample:
         tally.duplicates = 0
         step = canonical(resample, where="resample")
-        series = [clean.resampled(one, step, tally) for one in series]
+        series = [clean.resampled(raw, one, step, tally) for one in series]
     else:
         step = canonical(freq) if freq else clean.common_freq(raw, series)
     regular = [clean.regular(raw, one, step, tally) for one in series]
     done = tuple(_finish(raw, one, roles, missing, tally) for one in regular)
     notes = raw.notes + tally.notes(missing, on_duplicate, resample, sum(len(one) for one in done))
     notes += _constants(raw, done, roles, constant)
-    return SeriesTable(done, roles.target, roles.known, roles.past, roles.static, step, raw.name, tuple(notes), roles.id is None)
+    return SeriesTable(
+        done, roles.target, roles.known, roles.past, roles.static, step, raw.name, tuple(notes), roles.id is None
+    )
 
 
 def _check_choices(on_duplicate: str, missing: str, constant: str) -> None:

@@ -13,9 +13,18 @@ from typing import IO
 
 from pipelines.data.errors import InputError
 
-MAX_TEXT = 1 << 30
+MAX_TEXT = 512 << 20
 _CHUNK = 1 << 20
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def read_bytes(path: pathlib.Path, limit: int = MAX_TEXT) -> tuple[bytes, str]:
@@ -69,7 +78,9 @@ def _opened(path: pathlib.Path, head: bytes) -> IO[bytes]:
         return lzma.open(path)
     suffix = path.suffix.lower()
     if suffix in (".gz", ".bz2", ".xz", ".zip"):
-        raise InputError(f"not a {suffix} archive", where=path.name, found=f"first bytes {head[:4]!r}", cure="copy the file again")
+        raise InputError(
+            f"not a {suffix} archive", where=path.name, found=f"first bytes {head[:4]!r}", cure="copy the file again"
+        )
     return path.open("rb")
 
 

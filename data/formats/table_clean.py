@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data.errors import InputError
-from pipelines.data.formats.table_freq import grid, offset, recognise
+from pipelines.data.formats.table_freq import grid, offset, recognise, shortest
 from pipelines.data.formats.table_read import Raw
 from pipelines.data.formats.table_roles import Roles
 
@@ -42,7 +42,9 @@ class Tally:
 
     def notes(self, missing: str, on_duplicate: str, resample: str | None, steps: int) -> list[str]:
         """One sentence for each thing that happened."""
-        way = {"ffill": "with the last value before them", "interpolate": "by interpolation, which looks ahead"}.get(missing, "")
+        way = {"ffill": "with the last value before them", "interpolate": "by interpolation, which looks ahead"}.get(
+            missing, ""
+        )
         said = []
         if self.disordered:
             said.append(f"{self.disordered:,} rows out of order were sorted")
@@ -98,9 +100,13 @@ def _duplicate_error(raw: Raw, one: Rows, repeated: np.ndarray) -> InputError:
     )  # fmt: skip
 
 
-def resampled(one: Rows, freq: str, tally: Tally) -> Rows:
+def resampled(raw: Raw, one: Rows, freq: str, tally: Tally) -> Rows:
     """Averages over the steps of a coarser or regular frequency; steps without rows stay empty."""
+    _check_size(raw, one, freq)
     frame = pd.DataFrame(one.values, index=one.time).resample(offset(freq, where="resample")).mean()
+    empty = frame.isna().all(axis=1).to_numpy()
+    tally.gaps += int(empty.sum())
+    tally.longest_gap = max(tally.longest_gap, longest_run(empty))
     tally.averaged += len(one.time)
     index = pd.DatetimeIndex(frame.index).as_unit("us")
     at = np.clip(np.searchsorted(one.time.asi8, index.asi8), 0, len(one.rows) - 1)
@@ -129,7 +135,9 @@ def common_freq(raw: Raw, series: list[Rows]) -> str:
         return "D"
     if len(found) > 1:
         listed = ", ".join(f"{freq} in '{name}'" for freq, name in list(found.items())[:4])
-        raise InputError("the series have different steps", where=raw.name, found=listed, expected="one step", cure="--resample RULE")
+        raise InputError(
+            "the series have different steps", where=raw.name, found=listed, expected="one step", cure="--resample RULE"
+        )
     return next(iter(found))
 
 
@@ -146,20 +154,33 @@ def _irregular(raw: Raw, one: Rows) -> InputError:
     )  # fmt: skip
 
 
+def longest_run(marked: np.ndarray) -> int:
+    """Length of the longest run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def _check_size(raw: Raw, one: Rows, freq: str) -> None:
+    """One wrong year must not ask for a grid of billions of steps, so the size is known before it is made."""
+    steps = int((one.time[-1] - one.time[0]) / shortest(freq)) + 1
+    if steps > 100 * len(one.time) + 10_000:
+        raise InputError(
+            f"series '{one.id}' would be almost empty on its grid", where=raw.name, expected=f"steps of {freq}",
+            found=f"{len(one.time):,} rows over {steps:,} steps, {one.time[0]} to {one.time[-1]}",
+            cure="mend the outlying dates, or --resample with a longer step",
+        )  # fmt: skip
+
+
 def regular(raw: Raw, one: Rows, freq: str, tally: Tally) -> Rows:
     """The same rows on the full grid; inserted steps are empty.
 
     Raises:
         InputError: a stamp that is not on the grid.
     """
+    _check_size(raw, one, freq)
     full = grid(one.time[0], one.time[-1], freq)
     if len(full) == len(one.time) and full.equals(one.time):
         return one
-    if len(full) > 100 * len(one.time) + 10_000:
-        raise InputError(
-            f"series '{one.id}' would be almost empty on its grid", where=raw.name, expected=f"steps of {freq}",
-            found=f"{len(one.time):,} rows over {len(full):,} steps", cure="mend the outlying dates or --resample RULE",
-        )  # fmt: skip
     places = full.get_indexer(one.time)
     if (places < 0).any():
         at = int((places < 0).argmax())

@@ -70,6 +70,17 @@ def is_sub_daily(step: pd.DateOffset) -> bool:
     return isinstance(step, pd.tseries.offsets.Tick) and pd.Timedelta(step) < pd.Timedelta(days=1)
 
 
+def shortest(freq: str) -> pd.Timedelta:
+    """A length of time that no step of the frequency falls below."""
+    import pandas as pd
+
+    step = offset(freq)
+    if isinstance(step, pd.tseries.offsets.Tick) and is_sub_daily(step):
+        return pd.Timedelta(step)
+    days = {"W": 7, "MS": 28, "ME": 28, "BMS": 26, "BME": 26}.get(str(step.rule_code).split("-")[0], 1)
+    return pd.Timedelta(days=days * step.n)
+
+
 def grid(first: pd.Timestamp, last: pd.Timestamp, freq: str) -> pd.DatetimeIndex:
     """All stamps from first to last; days and longer steps follow the local clock, shorter ones the absolute one."""
     import pandas as pd
@@ -159,7 +170,8 @@ def _calendar_name(local: pd.DatetimeIndex) -> str | None:
     if step % 12 == 0:
         return canonical(f"{step // 12}Y{suffix}-{local[0].strftime('%b').upper()}")
     if step % 3 == 0:
-        anchor = local[0].strftime("%b").upper()
+        # All quarters of a cycle are the same grid: JAN, APR, JUL and OCT are one name, as are the others.
+        anchor = (("JAN", "FEB", "MAR") if start else ("JAN", "FEB", "DEC"))[(local[0].month - 1) % 3]
         return canonical(f"{step // 3}Q{suffix}-{anchor}")
     return canonical(f"{step}M{suffix}")
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 << 30
 _PARQUET = (".parquet", ".pq")
-_OTHERS = {".xlsx": "an Excel workbook", ".xls": "an Excel workbook", ".json": "JSON", ".feather": "Feather", ".h5": "HDF5"}
+_OTHERS = {
+    ".xlsx": "an Excel workbook",
+    ".xls": "an Excel workbook",
+    ".json": "JSON",
+    ".feather": "Feather",
+    ".h5": "HDF5",
+}
 
 
 @dataclass
@@ -130,7 +136,9 @@ def check_file(path: pathlib.Path) -> None:
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=path, expected="a header line and rows")
     if path.stat().st_size > MAX_BYTES:
-        raise InputError("the file is too large", where=path, found=f"{path.stat().st_size:,} bytes", expected=f"{MAX_BYTES:,}")
+        raise InputError(
+            "the file is too large", where=path, found=f"{path.stat().st_size:,} bytes", expected=f"{MAX_BYTES:,}"
+        )
 
 
 def _read_parquet(path: pathlib.Path) -> Raw:
@@ -143,7 +151,12 @@ def _read_parquet(path: pathlib.Path) -> Raw:
             meta = file.metadata
             size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
             if size > MAX_BYTES or not 0 <= meta.num_rows <= MAX_BYTES // 8:
-                raise InputError("the Parquet table is too large", where=path.name, found=f"{size:,} bytes", expected=f"{MAX_BYTES:,}")
+                raise InputError(
+                    "the Parquet table is too large",
+                    where=path.name,
+                    found=f"{size:,} bytes",
+                    expected=f"{MAX_BYTES:,}",
+                )
             frame = file.read().to_pandas()
     except InputError:
         raise

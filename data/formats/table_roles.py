@@ -55,7 +55,13 @@ def find_roles(raw: Raw, columns: ColumnOptions) -> Roles:
 def _check_names(raw: Raw, columns: ColumnOptions, names: list[str]) -> None:
     asked: dict[str, str] = {}
     single = {"time": columns.time, "id": columns.id}
-    many = {"target": columns.target, "known": columns.known, "past": columns.past, "static": columns.static, "drop": columns.drop}
+    many = {
+        "target": columns.target,
+        "known": columns.known,
+        "past": columns.past,
+        "static": columns.static,
+        "drop": columns.drop,
+    }
     wanted = [(role, name) for role, name in single.items() if name is not None]
     wanted += [(role, name) for role, group in many.items() for name in group]
     for role, name in wanted:
@@ -67,7 +73,10 @@ def _check_names(raw: Raw, columns: ColumnOptions, names: list[str]) -> None:
             )  # fmt: skip
         if name in asked:
             raise InputError(
-                f"column '{name}' has two roles", where="columns", found=f"{asked[name]} and {role}", cure="name it once"
+                f"column '{name}' has two roles",
+                where="columns",
+                found=f"{asked[name]} and {role}",
+                cure="name it once",
             )
         asked[name] = role
 

@@ -19,7 +19,9 @@ ID_NAMES = ("unique_id", "series_id", "item_id")
 _NA = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "-nan", "-NaN", "?")
 _MAX_COLUMNS = 20_000
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
-_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(?:(?:,\d{3}){2,}(?:\.\d+)?|,\d{3}\.\d+|(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d+)\s*")
+_THOUSANDS = re.compile(
+    r"\s*[+-]?\d{1,3}(?:(?:,\d{3}){2,}(?:\.\d+)?|,\d{3}\.\d+|(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d+)\s*"
+)
 
 
 def read_text(path: pathlib.Path, text_columns: tuple[str, ...], time_column: str | None) -> Raw:
@@ -32,20 +34,27 @@ def read_text(path: pathlib.Path, text_columns: tuple[str, ...], time_column: st
     return from_bytes(content, path.name, [note] if note else [], text_columns, time_column)
 
 
-def from_bytes(content: bytes, name: str, notes: list[str], text_columns: tuple[str, ...], time_column: str | None) -> Raw:
+def from_bytes(
+    content: bytes, name: str, notes: list[str], text_columns: tuple[str, ...], time_column: str | None
+) -> Raw:
     """The same from the bytes of a file."""
     text = _decode(content, name, notes)
     # Not splitlines(): it also breaks at characters that are letters or spaces in a cell.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
     start = next((i for i, line in enumerate(lines) if line.strip()), None)
     if start is None:
         raise InputError("the file is empty", where=name, expected="a header line and rows")
     separator = _separator(lines[start : start + 50], name)
-    header = _header(lines[start], separator, name)
+    header = _header(lines[start:], separator, name)
     numbers = _check_widths(lines, start, separator, len(header), name, quoted='"' in text)
     body = "\n".join(lines[start:])
-    words = {name for name in header if name in (*text_columns, time_column) or name.lower() in (*ID_NAMES, *TIME_NAMES)}
-    decimal = _decimal(lines[start + 1 : start + 500], separator, header, words, name, notes)
+    words = {
+        name for name in header if name in (*text_columns, time_column) or name.lower() in (*ID_NAMES, *TIME_NAMES)
+    }
+    sample = _sample(lines[start + 1 :], separator)
+    decimal = _decimal(sample, separator, header, words, name, notes)
     frame = _parse(body, separator, decimal, header, words, name)
     raw = Raw(frame, name, notes, _line_numbers(frame, numbers, start))
     return _drop_unnamed(_drop_empty_rows(raw))
@@ -101,23 +110,29 @@ def _separator(lines: list[str], name: str) -> str:
     return best
 
 
-def _header(line: str, separator: str, name: str) -> list[str]:
-    header = [cell.strip() for cell in _split(line, separator)]
+def _header(lines: list[str], separator: str, name: str) -> list[str]:
+    line = lines[0]
+    try:
+        header = [" ".join(cell.split()) for cell in next(csv.reader(lines, delimiter=separator))]
+    except csv.Error as error:
+        raise InputError("not a readable header", where=name, found=str(error), expected="names of columns") from error
     if len(header) > _MAX_COLUMNS:
         raise InputError("too many columns", where=name, found=len(header), expected=f"at most {_MAX_COLUMNS}")
     named = [cell for cell in header if cell]
-    twice = sorted({cell for cell in named if named.count(cell) > 1})
-    if twice:
-        raise InputError("two columns have the same name", where=name, found=repr(twice[0]), cure="rename one of them")
     if len(named) > 1 and all(re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", cell) for cell in named[1:]):
         raise InputError(
             "the first line holds numbers, not names", where=name, found=line[:60], expected="a header such as date,OT",
             cure="add a line with the names of the columns",
         )  # fmt: skip
+    twice = sorted({cell for cell in named if named.count(cell) > 1})
+    if twice:
+        raise InputError("two columns have the same name", where=name, found=repr(twice[0]), cure="rename one of them")
     return [cell or f"Unnamed: {i}" for i, cell in enumerate(header)]
 
 
-def _check_widths(lines: list[str], start: int, separator: str, width: int, name: str, *, quoted: bool) -> list[int] | None:
+def _check_widths(
+    lines: list[str], start: int, separator: str, width: int, name: str, *, quoted: bool
+) -> list[int] | None:
     """Refuse rows with too few or too many cells, which pandas would pad; give the line of each row where quotes span lines."""
     if not quoted:
         signs = width - 1
@@ -147,17 +162,29 @@ def _ragged(name: str, line: int, found: int, width: int) -> InputError:
     )  # fmt: skip
 
 
+def _sample(lines: list[str], separator: str) -> list[str]:
+    """Up to 500 lines in which a comma could stand inside a number."""
+    inside = '"' if separator == "," else ","
+    found: list[str] = []
+    for line in lines:
+        if inside in line:
+            found.append(line)
+            if len(found) == 500:
+                break
+    return found + lines[:50] if found else found
+
+
 def _decimal(lines: list[str], separator: str, header: list[str], words: set[str], name: str, notes: list[str]) -> str:
     """Whether numbers have a decimal comma; thousands separators are refused, for 1,234 could be either."""
     places = [i for i, column in enumerate(header) if column not in words]
     commas = points = 0
-    for number, line in enumerate(lines):
+    for line in lines:
         cells = _split(line, separator)
         for i in places:
             cell = cells[i] if i < len(cells) else ""
             if _THOUSANDS.fullmatch(cell):
                 raise InputError(
-                    f"numbers with thousands separators in column '{header[i]}'", where=name, found=f"{cell!r}, data row {number + 1}",
+                    f"numbers with thousands separators in column '{header[i]}'", where=name, found=repr(cell),
                     expected="1234.5 or 1234,5", cure="write the numbers without thousands separators",
                 )  # fmt: skip
             commas += bool(_DECIMAL_COMMA.fullmatch(cell))
@@ -184,7 +211,10 @@ def _parse(body: str, separator: str, decimal: str, header: list[str], words: se
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         raise InputError(
-            "not a readable table", where=name, found=str(error).splitlines()[0][:120], expected="rows as long as the header"
+            "not a readable table",
+            where=name,
+            found=str(error).splitlines()[0][:120],
+            expected="rows as long as the header",
         ) from error
 
 
@@ -209,10 +239,13 @@ def _drop_unnamed(raw: Raw) -> Raw:
         column = raw.frame[name]
         if column.isna().all():
             reason = "an empty column without a name"
-        elif pd.api.types.is_integer_dtype(column.dtype) and bool((column.diff().iloc[1:] == 1).all()):
+        elif pd.api.types.is_numeric_dtype(column.dtype) and bool((column.diff().iloc[1:] == 1).all()):
             reason = "a column of row numbers without a name"
         else:
-            continue
+            raise InputError(
+                f"column {int(name.split()[1]) + 1} has values but no name", where=raw.name, found=str(column.dropna().iloc[0])[:40],
+                expected="a name in the header", cure="name it; for several columns of that kind check the separator",
+            )  # fmt: skip
         raw.frame = raw.frame.drop(columns=name)
         raw.notes.append(f"{reason} left out")
     return raw

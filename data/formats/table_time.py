@@ -157,7 +157,6 @@ def _slashed(raw: Raw, text: pd.Series, name: str) -> pd.DatetimeIndex:
 
 def _iso(raw: Raw, text: pd.Series, name: str, timezone: str | None) -> pd.DatetimeIndex:
     """ISO 8601 dates, with one zone, several (then the option must name one), or none."""
-    import pandas as pd
 
     text = text.str.replace(r"^(\d{4})/(\d{1,2})/(\d{1,2})", r"\1-\2-\3", regex=True)
     zoned = text.str.contains(r"\d{2}:\d{2}.*" + _ZONE, regex=True).to_numpy()

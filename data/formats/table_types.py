@@ -106,7 +106,9 @@ class SeriesTable:
         by_id = {one.id: one for one in self.series}
         unknown = [name for name in ids if name not in by_id]
         if unknown:
-            raise InputError("no such series", where=self.source, found=unknown[0], expected=", ".join(list(by_id)[:10]))
+            raise InputError(
+                "no such series", where=self.source, found=unknown[0], expected=", ".join(list(by_id)[:10])
+            )
         return replace(self, series=tuple(by_id[name] for name in ids))
 
     def future_index(self, series: int | TimeSeries, horizon: int) -> pd.DatetimeIndex:

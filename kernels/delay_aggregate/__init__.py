@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._dispatch import check_backend
-from . import eager
-from .operators import aggregate_op, correlation_op
+from core_attention.kernels._dispatch import check_backend
+from core_attention.kernels.delay_aggregate import eager
+from core_attention.kernels.delay_aggregate.operators import aggregate_op, correlation_op
 
 __all__ = ["delay_aggregate", "delay_correlation"]
 
@@ -54,7 +54,7 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor, *, backend: s
 
 
 def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, *, backend: str | None = None) -> Tensor:
-    """Correlate two sequences at given delays: ``out[b, i] = mean over H, D of sum_t q[b, t] k[b, (t - lags[b, i]) mod T]``.
+    """Correlate at given delays: ``out[b, i] = mean over H, D of sum_t q[b, t] * k[b, (t - lags[b, i]) mod T]``.
 
     Args:
         q: (B, T, H, D), floating point.
@@ -63,8 +63,8 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, *, backend: str | None
         backend: "reference", "eager" or "gpu"; None leaves the choice to the device and ``PIPELINES_BACKEND``.
 
     Returns:
-        (B, K) with the dtype and device of ``q``: the entries of ``irfft(rfft(q) conj(rfft(k)))`` averaged over heads and
-        channels at the lags asked for, without a Fourier transform and with nothing of size L x L.
+        (B, K) with the dtype and device of ``q``: the entries of ``irfft(rfft(q) conj(rfft(k)))``, averaged over heads
+        and channels, at the lags asked for, without a Fourier transform and with nothing of size L x L.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, an empty dimension, or a back end that cannot serve.
@@ -86,7 +86,7 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, *, backend: str | None
     chosen = check_backend(backend)
     if torch.compiler.is_exporting():
         return eager.portable_delay_correlation(q, k, lags.long())
-    return correlation_op(q, k, lags.long(), chosen)
+    return correlation_op(q, k, lags.long(), 1 / (q.shape[2] * q.shape[3]), chosen)
 
 
 def _check_sequence(name: str, tensor: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._testing import Case, non_contiguous
+from core_attention.kernels._testing import Case, non_contiguous
 
 __all__ = ["CASES", "INSPECTED", "arguments_of"]
 
@@ -17,7 +17,7 @@ def _randn(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generato
 def arguments_of(
     operation: str, shape: tuple[int, int, int, int], lags: Tensor, dtype: torch.dtype, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Random operands of an operation for (B, T, H, D) and given lags (B, K); weights are a softmax, as in the paper."""
+    """Random operands of an operation for (B, T, H, D) and given lags (B, K); weights are a softmax."""
     first = _randn(shape, dtype, generator)
     if operation == "delay_correlation":
         return first, _randn(shape, dtype, generator), lags

@@ -1,9 +1,10 @@
 """Vectorised torch: runs on any device, keeps nothing of size (B, K, T, H, D).
 
 Both functions are one fused gather over rows: row (b, t) of the result is a bag of K rows of the operand, so
-``embedding_bag`` reads every source row once per lag and never writes an intermediate. A numba kernel written for the
-same loop was measured at 1.0 to 1.6 times this speed (``tests/performance/bench_delay_aggregate.py`` repeats it), below
-the factor of two that a compiled back end must earn, so there is no ``cpu.py``.
+``embedding_bag`` reads every source row once per lag and never writes an intermediate. Numba kernels written for the
+same loops saved a third of the aggregate's processor time (ratios 1.4 to 1.6) and up to a half of the correlation's
+(1.6 to 2.0; ``tests/performance/bench_delay_aggregate.py --threads 1 --clock cpu`` repeats it). A compiled back end
+must earn a clear factor of two, so there is no ``cpu.py``.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
     return summed.view(B, T, H, D)
 
 
-def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
-    """Mean product of q with k delayed. q and k (B, T, H, D), lags (B, K) -> (B, K).
+def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = None) -> Tensor:
+    """Product of q with k delayed, times scale, by default 1/(H D). q and k (B, T, H, D), lags (B, K) -> (B, K).
 
     It is the gradient of a bag's weights with q as the incoming gradient, an operator that torch has, computed without
-    products in memory. Time O(B K T H D); memory O(B T K).
+    products in memory; it rounds every step's product, so half-width operands are widened first. Time O(B K T H D);
+    memory O(B T K), and for half-width operands a copy of both.
     """
     if q.device.type not in _FUSED_DEVICES:
-        return portable_delay_correlation(q, k, lags)
+        return portable_delay_correlation(q, k, lags, scale)
     B, T, H, D = q.shape
     K = lags.shape[1]
+    dtype, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    q, k = q.to(wide), k.to(wide)
     bags = torch.arange(B * T, device=q.device)
     products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         q.reshape(B * T, H * D),
@@ -49,7 +53,7 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
         bags.repeat_interleave(K),
         0,  # mode "sum"
     )
-    return (products.view(B, T, K).sum(1, dtype=_sum_dtype(q.dtype)) / (H * D)).to(q.dtype)
+    return (products.view(B, T, K).sum(1) * (1 / (H * D) if scale is None else scale)).to(dtype)
 
 
 def portable_delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
@@ -67,13 +71,14 @@ def portable_delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> T
     return total.reshape(B, T, H, D)
 
 
-def portable_delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
+def portable_delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = None) -> Tensor:
     """The same from the plainest operators, one lag at a time. Time O(B K T H D), memory O(B T H D) at a time."""
     B, T, H, D = q.shape
     query, key = q.reshape(B * T, H * D), k.reshape(B * T, H * D)
     rows = _rows(-lags, T)
+    scale = 1 / (H * D) if scale is None else scale
     entries = [
-        (query * key.index_select(0, rows[:, i])).reshape(B, T * H * D).sum(1) / (H * D) for i in range(lags.shape[1])
+        (query * key.index_select(0, rows[:, i])).reshape(B, T * H * D).sum(1) * scale for i in range(lags.shape[1])
     ]
     return torch.stack(entries, dim=1)
 
@@ -85,8 +90,3 @@ def _rows(lags: Tensor, T: int) -> Tensor:
     step = torch.arange(T, device=device).view(1, T, 1) + torch.remainder(lags, T).view(B, 1, K)
     step = torch.where(step >= T, step - T, step)  # one wrap at most; a remainder of every entry costs five times this
     return (step + torch.arange(B, device=device).view(B, 1, 1) * T).reshape(B * T, K)
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Sums over time of half-width numbers are kept in float32."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

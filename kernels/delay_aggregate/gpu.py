@@ -6,6 +6,8 @@ time steps, added up afterwards, so results repeat bit for bit. Gradients are th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -13,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["aggregate_kernel", "correlation_kernel", "delay_aggregate", "delay_correlation"]
 
-_TILE = 2048  # elements of a tile: 16 a thread at four warps; 4096 spilled on gfx942 and sm_100 (see budgets.json)
+_TILE = 2048  # elements of a tile: 16 a thread at four warps; twice that took up to 255 registers and spilled
 _MAX_CHANNELS = 256
 _WARPS = 4
 
@@ -39,10 +41,8 @@ def aggregate_kernel(
 
 
 @triton.jit
-def correlation_kernel(
-    q, k, lags, partial, T, C, K, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr
-):
-    """partial[b, tile, i] = sum over t of the tile and c of q[b, t, c] k[b, (t - lags[b, i]) mod T, c]; lags in [0, T)."""
+def correlation_kernel(q, k, lags, partial, T, C, K, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr):
+    """partial[b, tile, i] = sum over t in the tile and c of q[b, t, c] k[b, (t - lags[b, i]) mod T, c]; lags in [0, T)."""
     tiles = tl.cdiv(T, BLOCK_T)
     b = tl.program_id(0) // tiles
     sample = b.to(tl.int64) * T * C
@@ -68,7 +68,7 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
     out = torch.empty_like(values)
     block_t, block_c = _blocks(T, H * D)
     grid = (B * triton.cdiv(T, block_t), triton.cdiv(H * D, block_c))
-    aggregate_kernel[grid](
+    _launcher(aggregate_kernel)[grid](
         values,
         _wrapped(lags, T),
         weights,
@@ -84,7 +84,7 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
     return out
 
 
-def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
+def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = None) -> Tensor:
     """Launch the correlation. q and k (B, T, H, D), lags (B, K) -> (B, K), by partial sums of tiles of time steps."""
     B, T, H, D = q.shape
     K = lags.shape[1]
@@ -93,7 +93,7 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
     tiles = triton.cdiv(T, block_t)
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     partial = torch.empty((B, tiles, K), dtype=wide, device=q.device)
-    correlation_kernel[(B * tiles, K)](
+    _launcher(correlation_kernel)[(B * tiles, K)](
         q.contiguous(),
         k.contiguous(),
         _wrapped(lags, T),
@@ -106,7 +106,12 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
         ACC=_accumulator(q.dtype),
         num_warps=_WARPS,
     )
-    return (partial.sum(1) / (H * D)).to(q.dtype)
+    return (partial.sum(1) * (1 / (H * D) if scale is None else scale)).to(q.dtype)
+
+
+def _launcher(kernel: Any) -> Any:
+    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
+    return kernel
 
 
 def _wrapped(lags: Tensor, T: int) -> Tensor:

@@ -25,10 +25,13 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
     return torch.stack(samples).to(values.dtype)
 
 
-def delay_correlation(q: Tensor, k: Tensor, lags: Tensor) -> Tensor:
-    """Mean product of q with k delayed. q and k (B, T, H, D), lags (B, K) -> (B, K); O(B K T H D)."""
+def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = None) -> Tensor:
+    """Product of q with k delayed, times scale, by default 1/(H D). q, k (B, T, H, D), lags (B, K) -> (B, K)."""
+    scale = 1 / (q.shape[2] * q.shape[3]) if scale is None else scale
     samples = []
     for query, key, lag in zip(q.double(), k.double(), lags.tolist(), strict=True):
-        entries = [(query * torch.roll(key, delay, dims=0)).sum() for delay in lag]  # row t holds key[(t - delay) mod T]
-        samples.append(torch.stack(entries) / query[0].numel())
+        entries = [
+            (query * torch.roll(key, delay, dims=0)).sum() for delay in lag
+        ]  # row t holds key[(t - delay) mod T]
+        samples.append(torch.stack(entries) * scale)
     return torch.stack(samples).to(q.dtype)

@@ -13,6 +13,9 @@ from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.cli.parser import RunOptions
+    from pipelines.evaluation.report import Report
+
+Answer = Evaluation | Result
 
 
 class Output:
@@ -33,7 +36,7 @@ class Output:
         self._model: Path | None = None
 
     @classmethod
-    def plan(cls, domain: str, verb: str, options: RunOptions) -> Output:
+    def plan(cls, domain: str, options: RunOptions) -> Output:
         """Decide the places and refuse what exists, before any work.
 
         Raises:
@@ -67,31 +70,30 @@ class Output:
         if pipeline.is_fitted:
             self._model = pipeline.write_weights(self.home)
 
-    def write(self, answer: Evaluation | Result, source: str, *, yaml: str, title: str) -> None:
-        """Write one answer, its picture and its report."""
+    def write(self, answers: list[tuple[str, Answer]], *, yaml: str, title: str) -> None:
+        """Write the answers, their pictures, one report over all of them, and the configuration."""
         from pipelines.files import atomic_write, sidecar
 
-        target = self._target(answer, source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        answer.save(target)
-        self.written.append(target)
-        with tempfile.TemporaryDirectory() as scratch:  # a picture that fails to draw must not leave half a file
-            picture = save_figure(answer.plot(), Path(scratch) / "picture.png")
-            atomic_write(sidecar(target, ".png"), picture.read_bytes())
-        self.written.append(sidecar(target, ".png"))
-        report = _report(answer, f"{title}: {Path(source).name}", yaml)
-        self.written.append(report.save(sidecar(target, ".report.html")))
-        atomic_write(sidecar(target, ".config.yaml"), yaml)
-        self.written.append(sidecar(target, ".config.yaml"))
+        for source, answer in answers:
+            target = self._target(answer, source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.written.append(answer.save(target))
+            with tempfile.TemporaryDirectory() as scratch:  # a picture that fails to draw must not leave half a file
+                picture = save_figure(answer.plot(), Path(scratch) / "picture.png").read_bytes()
+            beside = sidecar(target, ".png") if self.file is not None else target.with_suffix(".png")
+            self.written.append(atomic_write(beside, picture))
+        page, config = self.home / "report.html", self.home / "config.yaml"
+        if self.file is not None:
+            page, config = sidecar(self.file, ".report.html"), sidecar(self.file, ".config.yaml")
+        names = ", ".join(dict.fromkeys(Path(source).name for source, _ in answers))
+        self.written.append(_report([answer for _, answer in answers], f"{title}: {names}", yaml).save(page))
+        self.written.append(atomic_write(config, yaml))
 
-    def _target(self, answer: Evaluation | Result, source: str) -> Path:
+    def _target(self, answer: Answer, source: str) -> Path:
         if self.file is not None:
             return self.file
-        name = answer.default_name
-        target = self.home / name
-        if target in self.written:
-            target = self.home / f"{Path(source).stem}-{name}"
-        return target
+        target = self.home / answer.default_name
+        return target if target not in self.written else self.home / f"{Path(source).stem}-{answer.default_name}"
 
     def finish(self) -> None:
         """Say where the model is."""
@@ -113,19 +115,21 @@ def _as_file(output: str | None, options: RunOptions) -> Path | None:
     return target
 
 
-def _report(answer: Evaluation | Result, title: str, yaml: str) -> Any:
+def _report(answers: list[Answer], title: str, yaml: str) -> Report:
     from pipelines.evaluation.report import Report
 
     report = Report(title)
-    answer.fill_report(report)
-    report.add_notes(list(answer.notes))
+    for answer in answers:
+        answer.fill_report(report)
+    report.add_notes(list(dict.fromkeys(note for answer in answers for note in answer.notes)))
     report.add_config(yaml)
-    if answer.provenance.command:
-        report.add_repeat(answer.provenance.command)
+    command = answers[0].provenance.command
+    if command:
+        report.add_repeat(command)
     return report
 
 
-def tell(answers: list[Evaluation | Result], output: Output, *, as_json: bool) -> None:
+def tell(answers: list[Answer], output: Output, *, as_json: bool) -> None:
     """Print the answers: one JSON object, or tables and the files written."""
     if as_json:
         merged: dict[str, Any] = {}

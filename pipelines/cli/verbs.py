@@ -11,13 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines.base import Evaluation, Pipeline, Result, Run
-from pipelines.cli.output import Output, tell
+from pipelines.base import Pipeline, Run
+from pipelines.cli.output import Answer, Output, tell
 from pipelines.cli.parser import POSITIONAL, RunOptions, parse, to_yaml
 from pipelines.domains import pipeline_class
 from pipelines.errors import ConfigError, Interrupted
-
-Answer = Evaluation | Result
 
 
 @dataclasses.dataclass
@@ -50,16 +48,15 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
     call.run = Run(progress=Progress(quiet=call.options.quiet), resume=call.options.resume is not None)
     if verb == "export":
         return _export(call)
-    output = Output.plan(domain, verb, call.options)
+    output = Output.plan(domain, call.options)
+    if output.file is not None and len(call.sources) > 1:
+        raise ConfigError("several inputs need a folder", where=f"--output {output.file}", cure="end it with a slash")
     call.run.folder = output.training_folder
     try:
         answers = _answers(call, output)
     except Interrupted as stop:
         raise Interrupted(f"{stop} {_how_to_resume(call, output)}".strip(), stop.signum) from None
-    except KeyboardInterrupt:
-        raise
-    for source, answer in answers:
-        output.write(answer, source, yaml=call.yaml, title=f"pipelines {domain} {verb}")
+    output.write(answers, yaml=call.yaml, title=f"pipelines {domain} {verb}")
     output.finish()
     tell([answer for _, answer in answers], output, as_json=call.options.json)
     return 0

@@ -30,9 +30,7 @@ __all__ = [
 ]
 
 
-def _checked(
-    pred: ArrayLike, truth: ArrayLike, observed: ArrayLike | None
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _checked(pred: ArrayLike, truth: ArrayLike, observed: ArrayLike | None) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Return errors (zero where unobserved), their sizes and the mask; refuse shapes that would broadcast."""
     forecast, target = np.asarray(pred, np.float64), np.asarray(truth, np.float64)
     if forecast.shape != target.shape:

@@ -83,10 +83,11 @@ class Backtest(Result):
 
     def fill_report(self, report: Report) -> None:
         """Add the metrics, each origin's, and the picture of the last one."""
-        report.add_metrics_table("All origins", {self.model: self.metrics, **self.baselines})
+        report.add_metrics_table({self.model: self.metrics, **self.baselines}, section="All origins", best="mse")
         each = {entry["origin"]: {k: v for k, v in entry.items() if k != "origin"} for entry in self.by_origin}
-        report.add_metrics_table("By origin", each)
-        report.add_figure("The last origin", self.plot(), f"Forecast by {self.model} from the last origin and the truth")
+        report.add_metrics_table(each, section="By origin")
+        alt = f"Forecast by {self.model} from the last origin and the truth"
+        report.add_figure(self.plot(), alt, section="The last origin")
 
     def __str__(self) -> str:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())

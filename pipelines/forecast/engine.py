@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from pipelines.data.datasets.forecasting import ForecastWindows, Prepared, prepare
 from pipelines.errors import ConfigError
-from pipelines.forecast.models.adapter import ForecastModule, build_model, wrap_official
+from pipelines.forecast.models.adapter import ForecastModule, build_model
+from pipelines.forecast.models.wrapping import example_inputs, sizes_of, wrap_official
 from pipelines.forecast.options import ArchOptions, architecture, model_info
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Fitted:
     """A model that can answer, and what it needs to know about the data it was fitted on.
 
     Args:
+        name: of the model.
         module: the model; None for an official checkpoint that has not met a table yet.
         official: the official module of such a checkpoint.
         stats: statistics of scaling and columns, as plain lists; None for an official checkpoint.
@@ -39,6 +42,7 @@ class Fitted:
         origin: where the weights come from, in words.
     """
 
+    name: str
     module: ForecastModule | None
     official: torch.nn.Module | None = None
     stats: dict[str, Any] | None = None
@@ -55,7 +59,7 @@ class Fitted:
             table, context=f.context, horizon=f.horizon, protocol=protocol, fitted=self.stats, future=future
         )
         if self.module is None and self.official is not None:
-            self.module = wrap_official(f.model, self.official, context=f.context, horizon=f.horizon, **ready.sizes)
+            self.module = wrap_official(f.model, self.official, **ready.sizes)
             self.module.to(_device(f)).eval()
         if self.stats is None:
             rows = "its training rows" if protocol else "all its rows"
@@ -82,17 +86,15 @@ class Fitted:
         """The module on the CPU in eval mode and two example windows."""
         module = self.module
         if module is None and self.official is not None:
-            sizes = _official_sizes(self.official)
-            module = wrap_official(sizes.pop("name"), self.official, **sizes)
+            sizes = sizes_of(self.official)
+            marks = sizes["marks"]
+            module = wrap_official(
+                self.name, self.official, targets=sizes["targets"] or 1, past=0, marks=marks, calendar=marks
+            )
         if module is None:
             raise ConfigError("nothing to export", where="export")
-        return module.cpu().eval(), module.example(batch=2), "forecast"
-
-
-def _official_sizes(module: torch.nn.Module) -> dict[str, Any]:
-    from pipelines.forecast.models.official import sizes_of
-
-    return sizes_of(module)
+        module = copy.deepcopy(module).cpu().eval()
+        return module, example_inputs(module, batch=2), "forecast"
 
 
 def _device(f: Forecaster) -> torch.device:
@@ -122,7 +124,7 @@ def fit(f: Forecaster, table: SeriesTable) -> Fitted:
     ends = {
         one.id: one.time[cut.train[1] - 1].isoformat() for one, cut in zip(table.series, segments, strict=True)
     }
-    fitted = Fitted(module, stats=ready.state(), sizes=_sizes(ready), train_end=ends, training=training)
+    fitted = Fitted(f.model, module, stats=ready.state(), sizes=_sizes(ready), train_end=ends, training=training)
     fitted.levels, radii = validation_radii(f, fitted, ready)
     fitted.radii = torch.from_numpy(radii)
     return fitted
@@ -188,6 +190,7 @@ def restore(f: Forecaster, tensors: dict[str, Tensor], config: dict[str, Any]) -
     check_shapes(module, state, name=f.model)
     module.load_state_dict(state)
     return Fitted(
+        f.model,
         module.to(_device(f)).eval(),
         stats=config["preprocessing"],
         sizes=sizes,
@@ -204,7 +207,7 @@ def from_official(f: Forecaster, path: Path) -> Fitted:
     from pipelines.official import load_official
 
     module = load_official(f.model, path, **_official_keywords(f))
-    return Fitted(None, official=module, origin=f"official checkpoint {path.name}")
+    return Fitted(f.model, None, official=module, origin=f"official checkpoint {path.name}")
 
 
 def _official_keywords(f: Forecaster) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.base import Evaluation
 from pipelines.data.datasets.forecasting import Prepared, window_count
 from pipelines.errors import ConfigError
-from pipelines.evaluation.bootstrap import block_interval
+from pipelines.evaluation.bootstrap import block_bootstrap
 from pipelines.evaluation.conformal import AdaptiveConformal, ConformalRun, SplitConformal
 from pipelines.evaluation.metrics import ErrorSums, MaseSums, seasonal_scale, window_errors
 from pipelines.forecast.engine import Fitted, batches, roll
@@ -216,10 +216,7 @@ def _summary(
         data=table.source,
         metrics=metrics,
         counts={"windows": own.sums.windows, "values": observed, "series": len(table.series)},
-        intervals={
-            "mse": block_interval(squared, block=f.horizon, seed=f.seed),
-            "mae": block_interval(absolute, block=f.horizon, seed=f.seed),
-        },
+        intervals={name: _interval(errors, f) for name, errors in (("mse", squared), ("mae", absolute))},
         baselines={name: tally.metrics() for name, tally in tallies.items() if name != f.model},
         horizons={name: by_horizon[name].tolist() for name in ("mse", "mae")}
         | {f"coverage_{percent}": runs.coverage_by_horizon("adaptive", f.interval)},
@@ -228,6 +225,12 @@ def _summary(
         provenance=f.provenance(table.source),
         figures=_figures(f, tallies, runs),
     )
+
+
+def _interval(errors: Floats, f: Forecaster) -> tuple[float, float]:
+    """95 % interval of a mean over overlapping windows, by blocks as long as the horizon."""
+    result = block_bootstrap(errors, block=f.horizon, seed=f.seed)
+    return result.lo, result.hi
 
 
 def _protocol(f: Forecaster, ready: Prepared) -> str:
@@ -259,18 +262,26 @@ def _figures(f: Forecaster, tallies: dict[str, Tally], runs: IntervalFigures) ->
 
     errors = {name: tally.sums.by_horizon()["mse"] for name, tally in tallies.items()}
     coverage = {
-        "adaptive conformal": np.array(runs.coverage_by_horizon("adaptive", f.interval)),
-        "split conformal": np.array(runs.coverage_by_horizon("split", f.interval)),
+        f"{kind} conformal": (runs.adaptive[0].levels, [runs.pooled(kind, float(p))["coverage"] for p in runs.adaptive[0].levels])
+        for kind in ("adaptive", "split")
     }
     figures: list[tuple[str, str, Any]] = [
-        ("Error by step", "Mean squared error of the model and the baselines at each step", lambda: plots.horizon_figure(errors)),
         (
-            "Coverage by step",
-            f"Share of values inside the {100 * f.interval:g} % interval at each step",
-            lambda: plots.coverage_figure(coverage, f.interval),
+            "Error by step",
+            "Mean squared error of the model and the baselines at each step of the horizon",
+            lambda: plots.horizon_figure(errors, title=f"{f.model}: error by step"),
+        ),
+        (
+            "Coverage",
+            "Share of measured values inside the intervals against their nominal level",
+            lambda: plots.coverage_figure(coverage, title="Coverage of the intervals"),
         ),
     ]
     history = f.state.training.get("history")
     if history:
-        figures.append(("Training", "Training and validation loss by epoch", lambda: plots.training_figure(history)))
+        losses = {"train": [e["train_loss"] for e in history], "validation": [e["val_loss"] for e in history]}
+        best = f.state.training.get("best_epoch")
+        title = "Loss by epoch"
+        draw = lambda: plots.training_figure(losses, best=best, title=title)  # noqa: E731
+        figures.append(("Training", "Training and validation loss by epoch", draw))
     return figures

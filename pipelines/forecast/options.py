@@ -1,4 +1,4 @@
-"""Which forecasting models there are and what can be set about them; loads no torch, so the command line can import it."""
+"""Which forecasting models there are and what can be set about them; loads no torch, for the command line's sake."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def model_info(name: str) -> ModelInfo:
         43
         >>> model_info("dlinaer")
         Traceback (most recent call last):
-        pipelines.errors.ConfigError: model: unknown model. Found: dlinaer. Expected: one of ... Cure: did you mean dlinear?.
+        pipelines.errors.ConfigError: model: unknown model. Found: dlinaer. Expected: one of ...
     """
     if name in MODELS:
         return MODELS[name]

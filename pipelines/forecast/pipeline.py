@@ -203,7 +203,7 @@ class Forecaster(Pipeline):
 
     def read(self, data: Any) -> SeriesTable:
         """The table behind a path, a catalogue name, a frame or an sktime container, by this forecaster's options."""
-        from pipelines.data.catalog import is_named, read_named
+        from pipelines.data.catalog import is_name, read_named
         from pipelines.data.formats.table import read_table
         from pipelines.data.formats.table_types import SeriesTable
 
@@ -215,9 +215,8 @@ class Forecaster(Pipeline):
             "on_duplicate": self.on_duplicate,
             "missing": self.missing,
         }
-        if isinstance(data, str) and not Path(data).exists() and is_named(data, self.domain):
-            columns = None if self.columns == ColumnOptions() else self.columns
-            return read_named(data, domain=self.domain, columns=columns, **options)
+        if is_name(data, self.domain):
+            return read_named(data, domain=self.domain, columns=self.columns, **options)
         return read_table(data, columns=self.columns, **options)
 
     def _check(self) -> None:

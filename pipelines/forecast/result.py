@@ -124,19 +124,21 @@ class Forecast(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """History, forecast and fan of up to six series; with a path, also written there."""
-        from pipelines.evaluation.plots import forecast_figure
+        from pipelines.evaluation.plots import ForecastPanel, forecast_figure
 
         panels = [
-            {
-                "name": one.name if one.name == one.variable else f"{one.name}: {one.variable}",
-                "history": one.history.iloc[-4 * self.horizon :],
-                "forecast": one.mean,
-                "bands": one.bands,
-                "truth": one.truth,
-            }
+            ForecastPanel(
+                title=one.name if one.name == one.variable else f"{one.name}: {one.variable}",
+                history_time=one.history.index[-4 * self.horizon :],
+                history=one.history.to_numpy()[-4 * self.horizon :],
+                time=one.mean.index,
+                forecast=one.mean.to_numpy(),
+                bands={level: one.bands[level] for level in _shown_levels(one.bands, self.interval)},
+                truth=None if one.truth is None else one.truth.to_numpy(),
+            )
             for one in self.series
         ]
-        figure = forecast_figure(panels, model=self.model)
+        figure = forecast_figure(panels, title=f"{self.model}, {self.horizon} steps ahead")
         if path is not None:
             save_figure(figure, path)
         return figure
@@ -146,12 +148,12 @@ class Forecast(Result):
         first = self.series[0].mean.index[0]
         last = self.series[0].mean.index[-1]
         report.add_text(
-            "Forecast",
             f"{len(self.series)} series, {self.horizon} steps from {first.isoformat()} to {last.isoformat()}, "
             f"by {self.model}, with {100 * self.interval:g} % intervals.",
+            section="Forecast",
         )
         report.add_figure(
-            "History, forecast and intervals", self.plot(), f"Forecast of {len(self.series)} series by {self.model}"
+            self.plot(), f"History, forecast and intervals of {len(self.series)} series by {self.model}", section="Forecast"
         )
 
     def __str__(self) -> str:
@@ -160,3 +162,9 @@ class Forecast(Result):
             f"{self.model}: {len(self.series)} series, {self.horizon} steps, "
             f"{first.isoformat()} .. {last.isoformat()}, {100 * self.interval:g} % intervals"
         )
+
+
+def _shown_levels(bands: dict[float, Any], interval: float) -> list[float]:
+    """The levels of the fan: the one asked for and, inside it, about a half and about four fifths of it."""
+    inside = [min(bands, key=lambda level: abs(level - share * interval)) for share in (0.55, 0.9)]
+    return sorted({interval, *(level for level in inside if level < interval)})

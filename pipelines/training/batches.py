@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from pipelines.training.randomness import derive_seed, isolated, seed_everything
+from pipelines.training.randomness import derive_seed, isolated, seed_host
 
 __all__ = ["Batch", "BatchLoader", "Job", "epoch_order", "share"]
 
@@ -150,7 +150,7 @@ class _SeededReader(Dataset[Batch]):
     def __getitem__(self, index: Any) -> Batch:
         job: Job = index
         with isolated(devices=False):
-            seed_everything(derive_seed(self._seed, job.epoch, job.number, self._rank))
+            seed_host(derive_seed(self._seed, job.epoch, job.number, self._rank))
             self._announce(job.epoch)
             return Batch(_read(self._dataset, job.indices), job.weight)
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from pipelines.errors import ConfigError, WeightsError
 from pipelines.files import atomic_write, write_failure
-from pipelines.training.randomness import isolated, seed_everything
+from pipelines.training.randomness import isolated, seed_host
 
 __all__ = [
     "CHECKPOINT_NAME",
@@ -123,7 +123,7 @@ def data_digest(dataset: Dataset[Any], seed: int) -> str:
     crc = 0
     last = len(cast(Any, dataset)) - 1
     with isolated(devices=False):
-        seed_everything(seed)
+        seed_host(seed)
         hook = getattr(dataset, "set_epoch", None)
         if hook is not None:
             hook(seed, 0)

@@ -148,12 +148,17 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError("unknown device", where="device", found=name, expected=known) from error
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError("unknown device", where="device", found=name, expected=known)
-    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}.get(device.type, torch.cuda.device_count())
-    index: int | None = device.index
-    if (index or 0) >= count:
+    count = _count(device.type)
+    if (device.index or 0) >= count:
         found = f"{name}; this machine has {count} of {device.type}"
         raise ConfigError("this device is not there", where="device", found=found, cure="use --device auto")
     return device
+
+
+def _count(kind: str) -> int:
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    return int(torch.backends.mps.is_available()) if kind == "mps" else 1
 
 
 def _launched() -> tuple[int, int, int]:
@@ -204,6 +209,8 @@ def _check_precision(precision: str, device: torch.device) -> None:
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
     """Lightning announces devices and ranks on its own; what a person should know, this project says."""
+    import lightning.fabric  # noqa: F401  # sets its own logger's level when it is first imported
+
     logger = logging.getLogger("lightning.fabric")
     level = logger.level
     logger.setLevel(logging.ERROR)

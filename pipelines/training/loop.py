@@ -4,7 +4,7 @@ Why Fabric and not the Trainer: after a kill in mid-epoch the Trainer's resume g
 bit-identical without shuffling, 32 of 64 with), and on SIGTERM it exits 0. Fabric leaves the loop to us, so that its
 state can be saved whole: weights, Adam's moments, the place in the seeded order, running sums, the best weights and the
 states of every random generator. A run that was killed with SIGKILL in mid-epoch and resumed ends with bit-identical
-weights for the same number of processes (tests/faults/test_training_faults.py).
+weights for the same number of processes and threads (tests/faults/test_training_faults.py).
 
 Several processes (torchrun) divide each batch among them and give the gradient of the whole batch: each scales its own
 sum by world / global count, which DDP's mean over processes turns into sum / count. Statistics that a model takes over

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["capture", "derive_seed", "isolated", "restore", "seed_everything"]
+__all__ = ["capture", "derive_seed", "isolated", "restore", "seed_everything", "seed_host"]
 
 
 def derive_seed(*parts: int) -> int:
@@ -33,24 +33,30 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def capture(*, devices: bool = True) -> dict[str, Any]:
+def seed_host(seed: int) -> None:
+    """As `seed_everything`, without the devices: torch.manual_seed takes 0.5 ms where CUDA has not been used."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+
+
+def capture() -> dict[str, Any]:
     """The states of the global generators, made of tensors and plain values only, as a safe checkpoint needs.
 
-    Args:
-        devices: also the generators of CUDA and MPS, where they are in use.
+    The generators of CUDA and MPS are among them where they are in use.
 
-    Complexity: about 30 microseconds, 10 kB, without devices.
+    Complexity: about 0.1 ms and 10 kB on a CPU.
     """
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    (version, words, gauss), numpy_state, torch_state = _snapshot()
+    name, keys, position, has_gauss, cached = numpy_state
     state: dict[str, Any] = {
         "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
+        "torch": torch_state,
     }
-    if devices and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
-    if devices and torch.backends.mps.is_available():
+    if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
     return state
 
@@ -63,9 +69,8 @@ def restore(state: dict[str, Any]) -> None:
     """
     version, words, gauss = state["python"]
     name, keys, position, has_gauss, cached = state["numpy"]
-    random.setstate((version, tuple(words.tolist()), gauss))
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
+    numpy_state = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    _put_back(((version, tuple(words.tolist()), gauss), numpy_state, state["torch"]))
     if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     if "mps" in state and torch.backends.mps.is_available():
@@ -83,8 +88,21 @@ def isolated(*, devices: bool = True) -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
-    state = capture(devices=devices)
+    state = capture() if devices else None
+    host = _snapshot()
     try:
         yield
     finally:
-        restore(state)
+        _put_back(host)
+        if state is not None:
+            restore(state)
+
+
+def _snapshot() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def _put_back(host: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(host[0])
+    np.random.set_state(host[1])  # noqa: NPY002
+    torch.set_rng_state(host[2])

@@ -44,7 +44,7 @@ class Run:
     ) -> None:
         self.world, self.guard, self.options, self.base, self.path = world, guard, options, base, path
         self.progress, self.model, self._double = progress, model, double
-        self.state = RunState()
+        self.state = RunState(threads=torch.get_num_threads())
         self.best: dict[str, Tensor] = {}
         self.fingerprint: dict[str, Any] = {}
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -132,6 +132,9 @@ class Run:
             ) from error
         where = "finished" if self.state.finished else f"epoch {self.state.epoch}, batch {self.state.position}"
         self.progress.say(f"resumed {self.path} at step {self.state.step} ({where})")
+        threads = torch.get_num_threads()
+        if threads != self.state.threads and not self.state.finished:
+            self.progress.say(f"note: {threads} threads now, {self.state.threads} before: the last digits may differ")
 
     def _train_epoch(self, batches: BatchLoader) -> None:
         state, total = self.state, batches.batches
@@ -214,7 +217,8 @@ class Run:
         rate = self.optimizer.param_groups[0]["lr"]
         return RunError(
             f"{what} (epoch {self.state.epoch}, step size {rate:g}) is {value}. "
-            f"The last checkpoint is kept: {self.path}. Cure: a smaller learning rate or a clip norm; check the input for extreme values."
+            f"The last checkpoint is kept: {self.path}. "
+            "Cure: a smaller learning rate or a clip norm; check the input for extreme values."
         )
 
     def _validate(self, batches: BatchLoader | None) -> float | None:

@@ -34,7 +34,10 @@ class TrainResult:
 
 @dataclass
 class RunState:
-    """The place of a run: `position` batches of `epoch` are trained, of which the losses are summed here."""
+    """The place of a run: `position` batches of `epoch` are trained, of which the losses are summed here.
+
+    `threads` is what torch computed with: another number adds in another order and changes the last bits.
+    """
 
     epoch: int = 1
     position: int = 0
@@ -49,6 +52,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped_early: bool = False
     finished: bool = False
+    threads: int = 0
 
     def plain(self) -> dict[str, Any]:
         """The fields as a dict of plain values."""

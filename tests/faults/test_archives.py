@@ -20,7 +20,7 @@ from pipelines.data.errors import InputError
 from pipelines.data.formats.archive import bounded_decompress, extract, open_member
 
 _TABLE = b"date,OT\n" + b"".join(b"2020-01-%02d,%d\n" % (day, day * day) for day in range(1, 31)) * 40
-_OUTSIDE = ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil", "C:/evil", "\\\\host\\evil"]
+_OUTSIDE = ["../evil", "a/../../evil", "/no/such/place/evil", "..\\evil", "C:\\evil", "C:/evil", "\\\\host\\evil"]
 
 
 def _tar(path: pathlib.Path, *members: tuple[str, bytes] | tarfile.TarInfo, mode: str = "w") -> pathlib.Path:

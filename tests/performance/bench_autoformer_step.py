@@ -22,7 +22,7 @@ BATCH, CHANNELS, MARKS = 32, 7, 4
 TOLERANCE = 1e-5
 
 
-def _models(dropout: float, which: str = "both"):  # noqa: ANN202
+def _models(dropout: float, which: str = "both"):
     import torch
 
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -39,7 +39,7 @@ def _models(dropout: float, which: str = "both"):  # noqa: ANN202
     return ours, peer
 
 
-def _batch():  # noqa: ANN202
+def _batch():
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def parity() -> dict[str, float]:
         }
 
 
-def _stepper(model):  # noqa: ANN001, ANN202
+def _stepper(model):
     import torch
 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -90,7 +90,7 @@ def timing(repeats: int) -> dict[str, float]:
 
 
 def _resident(field: str) -> float:
-    """Bytes of this process's memory: VmRSS (now) or VmHWM (highest; unlike ru_maxrss not inherited from the parent)."""
+    """Bytes of this process: VmRSS (now) or VmHWM (highest; unlike ru_maxrss not inherited from the parent)."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024.0
@@ -144,7 +144,11 @@ def main() -> int:
     else:
         print(f"parity: train {differences['train']:.1e}, eval {differences['eval']:.1e}")
         print("time a step: ours {ours_s:.3f} s, peer {peer_s:.3f} s, ratio {ratio:.2f}".format(**result["time"]))
-        print("peak above idle: ours {ours_MB:.0f} MB, peer {peer_MB:.0f} MB, share {share:.1%}".format(**result["memory"]))
+        print(
+            "peak above idle: ours {ours_MB:.0f} MB, peer {peer_MB:.0f} MB, share {share:.1%}".format(
+                **result["memory"]
+            )
+        )
     return 0
 
 

@@ -86,9 +86,7 @@ class PeerEmbedding(nn.Module):
     def __init__(self, channels: int, d_model: int, marks: int, dropout: float) -> None:
         super().__init__()
         self.value_embedding = nn.Module()
-        self.value_embedding.tokenConv = nn.Conv1d(
-            channels, d_model, 3, padding=1, padding_mode="circular", bias=False
-        )
+        self.value_embedding.tokenConv = nn.Conv1d(channels, d_model, 3, padding=1, padding_mode="circular", bias=False)
         self.position_embedding = nn.Module()
         self.position_embedding.register_buffer("pe", torch.zeros(1, 5000, d_model))
         self.temporal_embedding = nn.Module()

@@ -7,7 +7,7 @@ How a model meets covariates is ours, not the papers' (their models have none):
 
 - the linear family forecasts what a linear regression on the known covariates leaves, and adds a low-rank map of the
   past covariates; both start at zero, so training starts from the paper's model (`CovariateHead`);
-- Autoformer takes past covariates as further channels, of which the forecast is cut off, and all marks as time features;
+- Autoformer takes past covariates as further channels, which its forecast is cut off, and all marks as time features;
 - the Transformer reads everything as columns of its rows;
 - the baselines read the targets only.
 """
@@ -98,12 +98,12 @@ class ForecastModule(nn.Module):
 
 
 class CovariateHead(nn.Module):
-    """Covariates for models that only read the targets: a regression on the known ones, a low-rank map of the past ones.
+    """Covariates for models that only read the targets: a regression on the known, a low-rank map of the past ones.
 
     With z the known covariates, u the past ones and f the plain model, the forecast is
-    f(x - W z_context) + W z_horizon + A (u - u_last) R: f forecasts what the regression leaves, W (C, K) is the same for
-    all steps, R (P, C) mixes the past covariates, and A (H, L) maps their window, less its last row, to the horizon.
-    W and R start at zero, which gives f(x).
+    f(x - W z_context) + W z_horizon + A (u - u_last) R: f forecasts what the regression leaves, W (C, K) is the same
+    for all steps, R (P, C) mixes the past covariates, and A (H, L) maps their window, less its last row, to the
+    horizon. W and R start at zero, which gives f(x).
 
     Args:
         context: L. horizon: H. targets: C. known: K. past: P.
@@ -214,18 +214,12 @@ def build_model(
     """
     info = model_info(name)
     options = architecture(name, arch)
-    for key, value, least in (
-        ("context", context, 1), ("horizon", horizon, 1), ("targets", targets, 1), ("past", past, 0), ("marks", marks, 0)
-    ):  # fmt: skip
-        if value < least:
-            raise ConfigError("too small", where=key, found=value, expected=f"{least} or more")
-    if not 0 <= calendar <= marks:
-        raise ConfigError("more calendar features than marks", where="calendar", found=calendar, expected=f"0..{marks}")
+    sizes = {"name": name, "context": context, "horizon": horizon, "targets": targets, "past": past, "marks": marks}
+    _check_sizes(sizes, calendar)
     if attention is not None and not info.uses_attention:
         raise ConfigError(
             f"{name} has no mixer", where="attention", found=attention, cure="choose --model transformer or autoformer"
         )
-    sizes = {"name": name, "context": context, "horizon": horizon, "targets": targets, "past": past, "marks": marks}
     if info.baseline:
         return _baseline(sizes, season)
     if name == "autoformer":
@@ -235,6 +229,16 @@ def build_model(
     skip = 0 if options.pop("calendar") else calendar
     classes = {"linear": linear.Linear, "nlinear": linear.NLinear, "dlinear": linear.DLinear}
     return _LinearForecast(classes[name](context, horizon, targets, **options), skip=skip, **sizes)
+
+
+def _check_sizes(sizes: dict[str, Any], calendar: int) -> None:
+    least = {"context": 1, "horizon": 1, "targets": 1, "past": 0, "marks": 0}
+    for key, bound in least.items():
+        if sizes[key] < bound:
+            raise ConfigError("too small", where=key, found=sizes[key], expected=f"{bound} or more")
+    if not 0 <= calendar <= sizes["marks"]:
+        expected = f"0 to {sizes['marks']}"
+        raise ConfigError("more calendar features than marks", where="calendar", found=calendar, expected=expected)
 
 
 def _baseline(sizes: dict[str, Any], season: int) -> ForecastModule:

@@ -121,7 +121,7 @@ class Autoformer(nn.Module):
                 "channels do not fit",
                 where="enc_in, dec_in, c_out",
                 found=f"{enc_in}, {dec_in}, {c_out}",
-                expected="three equal numbers (c_out may be 1): the decoder starts from the window's own season and trend",
+                expected="three equal numbers (c_out may be 1): the decoder starts from the window's own parts",
             )
         if not 0 <= self.label_len <= self.seq_len:
             raise ConfigError(
@@ -178,11 +178,13 @@ class Autoformer(nn.Module):
         """Per channel, at every lag: the inverse FFT of F(q) conj(F(k)); (B, L, heads, width)."""
         if self.attention != "auto_correlation":
             return None
-        query, key = (torch.fft.rfft(attention.get_submodule(f"{name}_projection")(x), dim=1) for name in ("query", "key"))
+        query, key = (
+            torch.fft.rfft(attention.get_submodule(f"{name}_projection")(x), dim=1) for name in ("query", "key")
+        )
         return torch.fft.irfft(query * key.conj(), n=x.shape[1], dim=1).unflatten(2, (self.n_heads, -1))
 
     def official_state_dict(self) -> dict[str, Tensor]:
-        """The state dict with the released code's two unused positional tables written back (51 tensors at 2 + 1 layers).
+        """The state dict with the released code's two unused positional tables written back (51 tensors).
 
         Example:
             >>> model = Autoformer(8, 4, 4, d_model=4, n_heads=1, d_ff=8)
@@ -263,13 +265,19 @@ def from_official(
         _log.warning("autoformer: shapes cannot tell %s; the released scripts' values are used", ", ".join(missing))
     if found["d_model"] % free["n_heads"]:
         raise ConfigError(
-            "heads do not divide the width", where="n_heads", found=free["n_heads"], expected=f"a divisor of {found['d_model']}"
+            "heads do not divide the width",
+            where="n_heads",
+            found=free["n_heads"],
+            expected=f"a divisor of {found['d_model']}",
         )
     model = Autoformer(
         seq_len, label_len, pred_len,
-        **found, **free, embed=kind, marks=marks, dropout=dropout, activation=activation, output_attention=output_attention,
+        **found, **free, embed=kind, marks=marks, dropout=dropout, activation=activation,
+        output_attention=output_attention,
     )  # fmt: skip
-    kept = check_shapes(model, state_dict, name="autoformer", ignore=(r"(enc|dec)_embedding[.]position_embedding[.]pe",))
+    kept = check_shapes(
+        model, state_dict, name="autoformer", ignore=(r"(enc|dec)_embedding[.]position_embedding[.]pe",)
+    )
     model.load_state_dict(kept)
     return model.eval()
 

@@ -19,7 +19,7 @@ from core_attention.layers import SeriesDecomposition
 from pipelines.errors import WeightsError
 from pipelines.official import agree, check_shapes
 
-__all__ = ["DLinear", "Linear", "NLinear", "SeriesLinear", "averaging_matrix", "from_official"]
+__all__ = ["DLinear", "Linear", "NLinear", "SeriesLinear", "from_official", "window_counts"]
 
 
 class SeriesLinear(nn.Module):
@@ -116,19 +116,19 @@ class NLinear(Linear):
         return super().forward(x - last) + last
 
 
-def averaging_matrix(length: int, window: int) -> Tensor:
-    """K (L, L) with K x = moving average of x over `window` rows, the end rows repeated beyond the ends.
+def window_counts(length: int, window: int) -> Tensor:
+    """N (L, L): how often row j is counted in the window around row i, the end rows repeated beyond the ends.
+
+    N x / window is the moving average of x; the counts are whole, so exact in every dtype.
 
     Example:
-        >>> averaging_matrix(3, 3).mul(3).round().int().tolist()
+        >>> window_counts(3, 3).int().tolist()
         [[2, 1, 0], [1, 1, 1], [0, 1, 2]]
     """
     half = (window - 1) // 2
     rows = torch.arange(length)[:, None]
     columns = (rows + torch.arange(-half, half + 1)).clamp(0, length - 1)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    matrix.scatter_add_(1, columns, torch.full(columns.shape, 1.0 / window, dtype=torch.float64))
-    return matrix.to(torch.get_default_dtype())
+    return torch.zeros(length, length).scatter_add_(1, columns, torch.ones(columns.shape))
 
 
 class DLinear(nn.Module):
@@ -152,7 +152,7 @@ class DLinear(nn.Module):
         64704
     """
 
-    averaging: Tensor | None
+    counts: Tensor | None
 
     def __init__(
         self, seq_len: int, pred_len: int, enc_in: int = 1, individual: bool = False, moving_avg: int = 25
@@ -162,17 +162,18 @@ class DLinear(nn.Module):
         self.decomposition = SeriesDecomposition(moving_avg)
         self.Linear_Seasonal = _time_map(seq_len, pred_len, enc_in, individual)
         self.Linear_Trend = _time_map(seq_len, pred_len, enc_in, individual)
-        averaging = None if individual else averaging_matrix(seq_len, moving_avg)
-        self.register_buffer("averaging", averaging, persistent=False)
+        counts = None if individual else window_counts(seq_len, moving_avg)
+        self.register_buffer("counts", counts, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Forecast (B, H, M) from a window (B, L, M)."""
-        if self.averaging is None:
+        if self.counts is None:
             seasonal, trend = self.decomposition(x)
             y = self.Linear_Seasonal(seasonal.transpose(1, 2)) + self.Linear_Trend(trend.transpose(1, 2))
             return y.transpose(1, 2)
         seasonal_weight, trend_weight = self.Linear_Seasonal.weight, self.Linear_Trend.weight
-        weight = torch.addmm(seasonal_weight, trend_weight - seasonal_weight, self.averaging)
+        between = trend_weight - seasonal_weight
+        weight = torch.addmm(seasonal_weight, between, self.counts, alpha=1.0 / self.decomposition.window)
         return F.linear(x.transpose(1, 2), weight, self.Linear_Seasonal.bias + self.Linear_Trend.bias).transpose(1, 2)
 
 

@@ -1,0 +1,40 @@
+"""The Triton kernels on a real device: parity with float64 and repeatable bits; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core_attention.kernels import ops
+from core_attention.kernels._testing import nan_poison, two_references
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+CASES = [
+    pytest.param(operation, case, id=f"{operation.name}-{case.name.replace(' ', '_')}")
+    for operation in ops().values()
+    for kind in ("CASES", "INSPECTED")
+    for case in getattr(operation.module("cases"), kind)[operation.name]
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("backend", ["gpu", "eager"])
+@pytest.mark.parametrize(("operation", "case"), CASES)
+def test_two_reference_rule_on_the_device(operation, case, backend: str, dtype: torch.dtype) -> None:
+    arguments = [tensor.cuda() for tensor in case.arguments(dtype)]
+    with nan_poison():
+        compared = two_references(
+            operation,
+            arguments,
+            ours=lambda *tensors: operation.public(*tensors, backend=backend),
+            plain=getattr(operation.module("eager"), f"portable_{operation.name}"),
+        )
+    assert all(entry.holds for entry in compared), compared
+
+
+@pytest.mark.parametrize(("operation", "case"), CASES)
+def test_the_device_is_chosen_and_repeats_bit_for_bit(operation, case) -> None:
+    arguments = [tensor.cuda() for tensor in case.arguments(torch.float32)]
+    free, demanded = operation.public(*arguments), operation.public(*arguments, backend="gpu")
+    assert torch.equal(free, demanded)
