@@ -47,6 +47,8 @@ class Subject:
     def __init__(self, spec: MechanismSpec, options: dict[str, Any]) -> None:
         self.spec, self.options = spec, options
         self.option_names = registry.option_names(spec.name)
+        # A context has no order with x, so that a mechanism built causal by the caller may refuse one.
+        self.contextual = spec.context and not options.get("causal")
 
     @property
     def grids(self) -> Iterator[tuple[int, ...]]:
@@ -60,14 +62,14 @@ class Subject:
         return GRIDS[self.spec.grid[0]][0]
 
     def build(
-        self, grid: tuple[int, ...] | None = None, *, dim: int = DIM, heads: int = HEADS, seed: int = 0, **options: Any
+        self, grid: tuple[int, ...] | None = None, *, dim: int = DIM, seed: int = 0, **options: Any
     ) -> TokenMixer:
         """The mechanism with seeded weights, for a grid where it wants to know."""
         if self.spec.fixed_length and "length" not in self.options:
             size = grid or self.grid
             options["length"] = size[0] if len(size) == 1 else size
         torch.manual_seed(seed)
-        return registry.build(self.spec.name, dim, heads, **{**self.options, **options})
+        return registry.build(self.spec.name, dim, HEADS, **{**self.options, **options})
 
     def tokens(
         self, grid: tuple[int, ...] | None = None, *, batch: int = BATCH, dim: int = DIM, seed: int = 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from core_attention._check_inputs import BATCH, DIM, CheckFailed, LargestTensor, Subject, require, require_close
+from core_attention._check_inputs import BATCH, DIM, HEADS, CheckFailed, LargestTensor, Subject, require, require_close
 from core_attention.contract import MechanismError, TokenMixer
 
 Check = Callable[[Subject], str]
@@ -29,7 +29,7 @@ def checks_for(subject: Subject) -> list[tuple[str, Check]]:
         ("float64 gradients", gradients_against_differences, True),
         ("batch independence", batch_independence, True),
         ("padding invariance", padding_invariance, spec.mask),
-        ("context", context_is_used, spec.context),
+        ("context", context_is_used, subject.contextual),
         ("no look-ahead", no_look_ahead, spec.causal and sequence),
         ("pieces equal the whole", pieces_equal_whole, spec.streaming and sequence),
         ("bf16 accuracy", half_width_accuracy, True),
@@ -68,7 +68,8 @@ def parameter_gradients(subject: Subject) -> str:
     count = 0
     for mode, mixer in subject.modes(subject.build()):
         mixer.zero_grad()
-        y = subject.call(mixer, subject.tokens()).y
+        # A mechanism without parameters still has to let gradients through to x.
+        y = subject.call(mixer, subject.tokens().requires_grad_()).y
         (y * torch.randn_like(y)).sum().backward()
         wanted = [(name, p) for name, p in mixer.named_parameters() if p.requires_grad]
         without = [name for name, p in wanted if p.grad is None]
@@ -81,12 +82,12 @@ def parameter_gradients(subject: Subject) -> str:
 
 def gradients_against_differences(subject: Subject) -> str:
     """Gradients of x, the context and every parameter agree with finite differences in float64."""
-    small, dim = tuple(min(size, 5) for size in subject.grid), 4
-    for mode, mixer in subject.modes(subject.build(small, dim=dim, heads=2).double()):
+    small, dim = tuple(min(size, 5) for size in subject.grid), 2 * HEADS
+    for mode, mixer in subject.modes(subject.build(small, dim=dim).double()):
         names = [name for name, _ in mixer.named_parameters()]
         tensors = [p.detach().clone().requires_grad_() for p in mixer.parameters()]
         x = subject.tokens(small, batch=2, dim=dim).double().requires_grad_()
-        contexts = [None] + ([subject.tokens((4,), batch=2, dim=dim, seed=3).double()] if subject.spec.context else [])
+        contexts = [None] + ([subject.tokens((4,), batch=2, dim=dim, seed=3).double()] if subject.contextual else [])
         for context in contexts:
             extras = mixer.example_extras(x.detach())
 
@@ -134,7 +135,7 @@ def padding_invariance(subject: Subject) -> str:
         bare = subject.call(mixer, x[:1, :keep]).y
         padded = subject.call(mixer, x, mask=mask).y[:1]
         require_close(padded if subject.spec.kind == "pool" else padded[:, :keep], bare, "padded against bare")
-    if subject.spec.context:
+    if subject.contextual:
         context, valid = subject.tokens((7,), seed=5), torch.ones(BATCH, 7, dtype=torch.bool)
         valid[:, 4:] = False
         padded = subject.call(mixer, x, context=context, context_mask=valid).y
@@ -216,7 +217,7 @@ def memory_growth(subject: Subject) -> str:
     sizes = [tuple([base] * axes) for base in {1: (256, 1024), 2: (16, 32), 3: (6, 10), 4: (4, 6)}[axes]]
     largest, tokens = [], []
     for grid in sizes:
-        mixer, x = subject.build(dim=8, heads=2), subject.tokens(grid, batch=1, dim=8).requires_grad_()
+        mixer, x = subject.build(dim=2 * HEADS), subject.tokens(grid, batch=1, dim=2 * HEADS).requires_grad_()
         with LargestTensor() as seen:
             subject.call(mixer, x).y.sum().backward()
         largest.append(seen.elements)

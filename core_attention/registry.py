@@ -133,7 +133,8 @@ def build(name: str, dim: int, num_heads: int = 8, **options: Any) -> TokenMixer
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     missing = [option for option in needed if option not in options]
     if missing:
-        raise MechanismError(f"{name} needs {', '.join(f'{option}=' for option in missing)}")
+        wanted = ", ".join(f"{option}=" for option in missing)
+        raise MechanismError(f"{name} cannot be built without {wanted}; its options: {', '.join(known)}")
     return cls(dim, num_heads, **options)
 
 

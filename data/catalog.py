@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import lzma
 import os
 import pathlib
 from dataclasses import dataclass
@@ -71,31 +72,50 @@ class PublicSet:
 
 _ENTRIES = (
     Entry(
-        "vic_elec", "forecast", "forecasting/vic_elec.csv.xz",
+        "vic_elec",
+        "forecast",
+        "forecasting/vic_elec.csv.xz",
         ColumnOptions(time="Time", target=("Demand",), known=("Holiday",), past=("Temperature",)),
-        "open data of AEMO, attribution", "Australian Energy Market Operator, through tsibbledata",
-        "13afeed36450fd52600c2ef88404ab3de722a8f1ac07a417bd8d518fdb7026c8", 52_608,
+        "open data of AEMO, attribution",
+        "Australian Energy Market Operator, through tsibbledata",
+        "13afeed36450fd52600c2ef88404ab3de722a8f1ac07a417bd8d518fdb7026c8",
+        52_608,
         "electricity demand of Victoria (MW), half-hourly in UTC, 2012-2014, with holidays and temperature (deg C)",
     ),
     Entry(
-        "appliances", "forecast", "forecasting/appliances.csv.xz", ColumnOptions(time="date"),
-        "CC BY 4.0", "Candanedo, Feldheim, Deramaix 2017 (UCI)",
-        "22890152da21cf803686205c7ce04500098d5aa164a1eb58542a5be4912eeb84", 19_735,
+        "appliances",
+        "forecast",
+        "forecasting/appliances.csv.xz",
+        ColumnOptions(time="date"),
+        "CC BY 4.0",
+        "Candanedo, Feldheim, Deramaix 2017 (UCI)",
+        "22890152da21cf803686205c7ce04500098d5aa164a1eb58542a5be4912eeb84",
+        19_735,
         "energy use (Wh) and climate of a house in Belgium, every 10 minutes, 2016-01 to 2016-05, 26 variables",
     ),
     Entry(
-        "exchange", "forecast", "forecasting/exchange.csv.xz", ColumnOptions(time="date"),
-        "free reuse, source: European Central Bank", "European Central Bank",
-        "439935417c6679925886faa39d1a1d013b258a34bfb3ffb8a8c577162f5f60fe", 7_126,
+        "exchange",
+        "forecast",
+        "forecasting/exchange.csv.xz",
+        ColumnOptions(time="date"),
+        "free reuse, source: European Central Bank",
+        "European Central Bank",
+        "439935417c6679925886faa39d1a1d013b258a34bfb3ffb8a8c577162f5f60fe",
+        7_126,
         "reference rates of the euro (units a euro) on business days since 1999, 14 currencies",
     ),
     Entry(
-        "beijing_pm", "forecast", "forecasting/beijing_pm.csv.xz", ColumnOptions(time="date"),
-        "CC BY 4.0", "Song Xi Chen 2015 (UCI)",
-        "78e91a9ef47f9a7e41f2f0bfc2aa6265d4c2efae8d5a8aba3e714ee5afc435db", 43_824,
+        "beijing_pm",
+        "forecast",
+        "forecasting/beijing_pm.csv.xz",
+        ColumnOptions(time="date"),
+        "CC BY 4.0",
+        "Song Xi Chen 2015 (UCI)",
+        "78e91a9ef47f9a7e41f2f0bfc2aa6265d4c2efae8d5a8aba3e714ee5afc435db",
+        43_824,
         "fine dust (ug/m3) and weather in Beijing, hourly, 2010-2014, 2,067 empty cells in pm2.5, 7 variables",
     ),
-)  # fmt: skip
+)
 _DEMO = {"forecast": "vic_elec"}
 
 PUBLIC = (
@@ -144,9 +164,11 @@ def entry(name: str, domain: str = "forecast") -> Entry:
     names = [one.name for one in entries(domain)]
     near = difflib.get_close_matches(name, names, 1)
     raise InputError(
-        "neither a file nor an embedded data set", where=name, expected=", ".join(["demo", *names]),
+        "neither a file nor an embedded data set",
+        where=name,
+        expected=", ".join(["demo", *names]),
         cure=f"did you mean '{near[0]}'?" if near else "give the path of a table or one of these names",
-    )  # fmt: skip
+    )
 
 
 def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
@@ -172,9 +194,12 @@ def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != one.sha256:
         raise InputError(
-            f"the embedded set '{one.name}' is damaged", where=one.path, found=f"SHA-256 {found[:16]}...",
-            expected=f"{one.sha256[:16]}...", cure="install the package again",
-        )  # fmt: skip
+            f"the embedded set '{one.name}' is damaged",
+            where=one.path,
+            found=f"SHA-256 {found[:16]}...",
+            expected=f"{one.sha256[:16]}...",
+            cure="install the package again",
+        )
     return content
 
 
@@ -200,10 +225,9 @@ def read_named(
     from dataclasses import replace
 
     from pipelines.data.formats.table import read_table
-    from pipelines.data.formats.table_bytes import decompress
 
     one = entry(name, domain)
-    text = decompress(open_entry(one), one.path)
+    text = lzma.decompress(open_entry(one))
     chosen = one.columns if columns in (None, ColumnOptions()) else columns
     table = read_table(io.BytesIO(text), columns=chosen, **options)
     return replace(table, source=f"{one.name} (embedded; {one.source})")
@@ -230,9 +254,6 @@ def identify(path: str | os.PathLike[str]) -> PublicSet | None:
     if len(head) < 2 or head[0] != "date":
         return None
     rows = content.count(b"\n") - 1 + (not content.endswith(b"\n"))
-    like = [
-        one for one in PUBLIC
-        if (one.rows, one.columns) == (rows, len(head) - 1) and one.first in (None, head[1])
-    ]  # fmt: skip
+    like = [one for one in PUBLIC if (one.rows, one.columns) == (rows, len(head) - 1) and one.first in (None, head[1])]
     named = [one for one in like if one.file.split(".")[0].lower() in file.name.lower()]
     return (named or like or [None])[0]

@@ -323,14 +323,13 @@ def _output(command: list[str]) -> str:
 
 def over_budget(reports: Sequence[KernelReport], budgets: dict[str, Any] | None = None) -> list[str]:
     """What exceeds the chip's limits or the committed budget, one sentence each; empty if all is well."""
-    if budgets is None:
-        budgets = json.loads(BUDGETS.read_text())
+    committed: dict[str, Any] = json.loads(BUDGETS.read_text()) if budgets is None else budgets
     found = []
     for report in reports:
         where = f"{report.target} {report.variant}"
         if not report.fits:
             found.append(f"{where}: over the chip's limits: {asdict(report)}")
-        budget = budgets.get(report.target, {}).get(report.kernel)
+        budget = committed.get(report.target, {}).get(report.kernel)
         if budget is None:
             found.append(f"{where}: has no budget; record one with --write-budgets")
             continue

@@ -15,8 +15,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+from pipelines.domains import did_you_mean
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pipelines.evaluation.report import Report
     from pipelines.exporting import ExportParity
     from pipelines.progress import Progress
+
+Options = TypeVar("Options")
 
 #: Constructor arguments that every pipeline has: how a run is carried out, not what the model is.
 RUN_PARAMS = frozenset({"device", "precision", "seed", "threads"})
@@ -337,15 +340,10 @@ class Pipeline(ABC):
                 expected=cls.domain,
                 cure=f"open them with `pipelines {config.get('domain')}` or pipelines.load",
             )
-        pipeline = cls(**cls._stored_params(config["params"]))
+        pipeline = cls(**config["params"])
         pipeline.apply(changes, where=str(source))
         pipeline._restore(tensors, config)
         return pipeline
-
-    @classmethod
-    def _stored_params(cls, params: dict[str, Any]) -> dict[str, Any]:
-        """Turn plain JSON back into constructor arguments; domains with dataclass options override it."""
-        return dict(params)
 
     def apply(self, changes: Mapping[str, Any], *, where: str) -> None:
         """Change arguments of a loaded pipeline: run and call-time ones freely, others only if they agree."""
@@ -420,6 +418,29 @@ class Pipeline(ABC):
             torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         return torch
+
+
+def as_options(cls: type[Options], value: Options | Mapping[str, Any], where: str) -> Options:
+    """A dataclass of options from itself, or from a mapping of some of its fields (as JSON and YAML hold it).
+
+    Raises:
+        ConfigError: a field that does not exist, with the nearest name.
+
+    Example:
+        >>> from pipelines.training.options import TrainOptions
+        >>> as_options(TrainOptions, {"epochs": 3}, "train").epochs
+        3
+    """
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError("not options", where=where, found=type(value).__name__, expected=f"{cls.__name__} or a dict")
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in value:
+        if name not in names:
+            raise ConfigError("unknown option", where=f"{where}.{name}", cure=did_you_mean(name, names) or ", ".join(names))
+    # JSON has lists where the options have tuples.
+    return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
 
 
 def _agrees(stored: Any, asked: Any) -> bool:

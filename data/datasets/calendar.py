@@ -45,7 +45,7 @@ def calendar_names(freq: str) -> tuple[str, ...]:
     name = str(step.rule_code).split("-")[0]
     if name == "W":
         return ("day_of_month", "week_of_year")
-    if name.startswith("Y") or name.startswith("BY"):
+    if name.startswith(("Y", "BY")):
         return ("year",)
     if "M" in name or "Q" in name:
         return ("month_of_year",)

@@ -19,9 +19,21 @@ from pipelines.data.formats.table_freq import next_stamps, season_length
 from pipelines.data.formats.table_types import SeriesTable, TimeSeries
 
 __all__ = [
-    "PROTOCOLS", "CovariateScaler", "ForecastWindows", "Prepared", "PreparedSeries", "Segments", "Standardizer",
-    "StaticEncoder", "calendar_features", "calendar_names", "prepare", "season_length", "segments", "window_count",
-]  # fmt: skip
+    "PROTOCOLS",
+    "CovariateScaler",
+    "ForecastWindows",
+    "Prepared",
+    "PreparedSeries",
+    "Segments",
+    "Standardizer",
+    "StaticEncoder",
+    "calendar_features",
+    "calendar_names",
+    "prepare",
+    "season_length",
+    "segments",
+    "window_count",
+]
 
 Scaling = Literal["global", "series"]
 _COLUMNS = ("targets", "known", "past", "static")
@@ -94,7 +106,8 @@ class Prepared:
         """One batch with the last context of every series, for forecasts of what comes next.
 
         Returns:
-            x (B, L, C), x_mark (B, L, F), y_mark (B, H, F), past (B, L, P), series (B,), origin (B,), B the number of series.
+            x (B, L, C), x_mark (B, L, F), y_mark (B, H, F), past (B, L, P), series (B,) and
+            origin (B,), where B is the number of series.
 
         Raises:
             InputError: fewer rows than the context, or marks that don't reach the horizon.
@@ -103,14 +116,17 @@ class Prepared:
         for one in self.series:
             if len(one) < length:
                 raise InputError(
-                    f"series '{one.id}' is shorter than the context", found=f"{len(one)} rows", expected=f"at least {length}",
+                    f"series '{one.id}' is shorter than the context",
+                    found=f"{len(one)} rows",
+                    expected=f"at least {length}",
                     cure="give more rows, or use a model with a shorter context",
-                )  # fmt: skip
+                )
             if len(one.marks) < len(one) + steps:
                 raise InputError(
                     f"the marks of series '{one.id}' end {len(one.marks) - len(one)} steps after its last row",
-                    expected=f"{steps} steps", cure=f"prepare(..., future={steps})",
-                )  # fmt: skip
+                    expected=f"{steps} steps",
+                    cure=f"prepare(..., future={steps})",
+                )
         return {
             "x": torch.stack([one.target[-length:] for one in self.series]),
             "x_mark": torch.stack([one.marks[len(one) - length : len(one)] for one in self.series]),
@@ -130,7 +146,7 @@ class Prepared:
         which = np.broadcast_to(np.asarray(series), (len(values),))
         mean = np.stack([scaler.mean for scaler in self.scalers])[which]
         scale = np.stack([scaler.scale for scaler in self.scalers])[which]
-        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+        array = torch.as_tensor(values).detach().cpu().double().numpy()
         middle = (len(which), *([1] * (array.ndim - 2)), mean.shape[1])
         return array * scale.reshape(middle) + mean.reshape(middle)
 
@@ -205,14 +221,29 @@ def prepare(
         marks, time = _marks(table, one, known, encoder, future, future_known, notes)
         series.append(
             PreparedSeries(
-                one.id, _tensor(scaler.transform(one.target)), torch.from_numpy(one.observed.copy()),
-                _tensor(past.transform(one.past)), marks, time,
+                one.id,
+                _tensor(scaler.transform(one.target)),
+                torch.from_numpy(one.observed.copy()),
+                _tensor(past.transform(one.past)),
+                marks,
+                time,
             )
-        )  # fmt: skip
+        )
     return Prepared(
-        series, cuts, context, horizon, table.freq, table.targets, table.known, table.past, table.static,
-        len(calendar_names(table.freq)), scalers, notes, state,
-    )  # fmt: skip
+        series,
+        cuts,
+        context,
+        horizon,
+        table.freq,
+        table.targets,
+        table.known,
+        table.past,
+        table.static,
+        len(calendar_names(table.freq)),
+        scalers,
+        notes,
+        state,
+    )
 
 
 def _where(table: SeriesTable, one: TimeSeries) -> str:
@@ -263,15 +294,20 @@ def _check_same(table: SeriesTable, state: Mapping[str, Any]) -> None:
                 f"not expected: {', '.join(extra[:8])}"
             ] * bool(extra)
             raise InputError(
-                f"the table's {part} columns are not those of the model", where=table.source,
-                found="; ".join(parts) or "another order", expected=", ".join(wanted[:20]) or "none",
+                f"the table's {part} columns are not those of the model",
+                where=table.source,
+                found="; ".join(parts) or "another order",
+                expected=", ".join(wanted[:20]) or "none",
                 cure="set --columns.target, --columns.known, --columns.past and --columns.drop as in training",
-            )  # fmt: skip
+            )
     if table.freq != state["freq"]:
         raise InputError(
-            "the table's step of time is not that of the model", where=table.source, found=table.freq, expected=state["freq"],
+            "the table's step of time is not that of the model",
+            where=table.source,
+            found=table.freq,
+            expected=state["freq"],
             cure=f"--resample {state['freq']}, or train a model for {table.freq}",
-        )  # fmt: skip
+        )
 
 
 def _target_scalers(
@@ -288,20 +324,26 @@ def _target_scalers(
 
 
 def _marks(
-    table: SeriesTable, one: TimeSeries, scaler: CovariateScaler, encoder: StaticEncoder, future: int,
-    future_known: Literal["error", "last"], notes: list[str],
-) -> tuple[Tensor, Any]:  # fmt: skip
+    table: SeriesTable,
+    one: TimeSeries,
+    scaler: Standardizer,
+    encoder: StaticEncoder,
+    future: int,
+    future_known: Literal["error", "last"],
+    notes: list[str],
+) -> tuple[Tensor, Any]:
     steps = max(future, len(one.future_time))
     time = one.time.append(next_stamps(one.time[-1], table.freq, steps)) if steps else one.time
     known = one.known
     short = len(time) - len(known) if table.known else 0
     if short > 0 and future_known == "error":
         raise InputError(
-            f"the known columns end {len(one.future_time)} steps after the last target", where=_where(table, one),
+            f"the known columns end {len(one.future_time)} steps after the last target",
+            where=_where(table, one),
             found=f"values up to {one.future_time[-1] if len(one.future_time) else one.time[-1]}",
             expected=f"{', '.join(table.known[:5])} for {future} more steps, up to {time[-1]}",
             cure="append rows with the known columns filled and the targets empty, or make them --columns.past",
-        )  # fmt: skip
+        )
     if short > 0:
         notes.append(f"series '{one.id}': known columns end early, their last row was repeated for {short} steps")
         known = np.concatenate([known, np.repeat(known[-1:], short, axis=0)])

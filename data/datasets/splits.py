@@ -45,9 +45,12 @@ def segments(n_rows: int, protocol: str, context: int, horizon: int, *, name: st
         train, val, test = 12 * step, 4 * step, 4 * step
         if n_rows < train + val + test:
             raise InputError(
-                f"too few rows for the protocol {protocol}", where=name, found=n_rows, expected=f"at least {train + val + test}",
+                f"too few rows for the protocol {protocol}",
+                where=name,
+                found=n_rows,
+                expected=f"at least {train + val + test}",
                 cure="use --protocol ratio:0.7,0.1,0.2",
-            )  # fmt: skip
+            )
         stop = train + val + test
     else:
         first, _, last = _ratio(protocol)
@@ -55,11 +58,13 @@ def segments(n_rows: int, protocol: str, context: int, horizon: int, *, name: st
         val, stop = n_rows - train - test, n_rows
     if train < context + horizon or val < horizon or test < horizon:
         raise InputError(
-            "too few rows", where=name,
+            "too few rows",
+            where=name,
             found=f"{n_rows} rows, of which {train} train, {val} validate and {test} test",
-            expected=f"at least {context + horizon} (context {context} + horizon {horizon}) to train and {horizon} in the others",
+            expected=f"at least {context + horizon} (context {context} + horizon {horizon}) to train, "
+            f"and {horizon} in each of the others",
             cure="a shorter --context or --horizon, or more rows",
-        )  # fmt: skip
+        )
     return Segments((0, train), (train - context, train + val), (stop - test - context, stop))
 
 
@@ -79,9 +84,12 @@ def _ratio(protocol: str) -> tuple[float, float, float]:
         parts = []
     if kind != "ratio" or len(parts) != 3 or not all(0 < part < 1 for part in parts) or abs(sum(parts) - 1) > 1e-6:
         raise InputError(
-            "not a protocol", where="--protocol", found=repr(protocol), expected=", ".join(PROTOCOLS),
+            "not a protocol",
+            where="--protocol",
+            found=repr(protocol),
+            expected=", ".join(PROTOCOLS),
             cure="three positive parts that add up to 1: training, validation, test",
-        )  # fmt: skip
+        )
     return parts[0], parts[1], parts[2]
 
 

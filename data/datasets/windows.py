@@ -80,9 +80,11 @@ class ForecastWindows(Dataset[dict[str, Tensor]]):
         counts = [window_count(rows, context, horizon, stride) for rows in self.ranges]
         if not sum(counts):
             raise InputError(
-                "too few rows for one window", found=f"at most {max((b - a for a, b in self.ranges), default=0)} rows",
-                expected=f"context {context} + horizon {horizon}", cure="a shorter --context or --horizon, or more rows",
-            )  # fmt: skip
+                "too few rows for one window",
+                found=f"at most {max((b - a for a, b in self.ranges), default=0)} rows",
+                expected=f"context {context} + horizon {horizon}",
+                cure="a shorter --context or --horizon, or more rows",
+            )
         self._ends = np.cumsum(counts)
         self._offsets = np.cumsum([0] + [len(one) for one in self.series[:-1]])
         self._target = _joined([one.target for one in self.series])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -118,13 +119,15 @@ def _split(raw: Raw, roles: Roles, time: pd.DatetimeIndex, values: np.ndarray) -
     if ids.isna().any():
         at = int(ids.isna().to_numpy().argmax())
         raise InputError(
-            f"{int(ids.isna().sum())} rows do not name their series, the first is {raw.place(at)}", where=raw.name,
-            expected=f"a name in column '{roles.id}'", cure="fill it in or remove the rows",
-        )  # fmt: skip
+            f"{int(ids.isna().sum())} rows do not name their series, the first is {raw.place(at)}",
+            where=raw.name,
+            expected=f"a name in column '{roles.id}'",
+            cure="fill it in or remove the rows",
+        )
     codes, names = pd.factorize(ids.astype(str))
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    parts = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [order[a:b] for a, b in pairwise(bounds)]
     return [clean.Rows(str(name), time[rows], values[rows], rows) for name, rows in zip(names, parts, strict=True)]
 
 
@@ -153,9 +156,12 @@ def _constants(raw: Raw, series: tuple[TimeSeries, ...], roles: Roles, constant:
             if constant == "error":
                 drop = f"--columns.drop {name}" if roles.id is None else f"leave series '{one.id}' out"
                 raise InputError(
-                    f"the target '{name}' of series '{one.id}' never changes", where=raw.name,
-                    found=f"{one.target[0, roles.target.index(name)]:g} in all {len(one):,} steps", expected="a series that varies", cure=drop,
-                )  # fmt: skip
+                    f"the target '{name}' of series '{one.id}' never changes",
+                    where=raw.name,
+                    found=f"{one.target[0, roles.target.index(name)]:g} in all {len(one):,} steps",
+                    expected="a series that varies",
+                    cure=drop,
+                )
             notes.append(f"the target '{name}' of series '{one.id}' never changes")
     if series:
         for part, names in (("past", roles.past), ("known", roles.known)):

@@ -94,10 +94,12 @@ def _duplicate_error(raw: Raw, one: Rows, repeated: np.ndarray) -> InputError:
     return InputError(
         f"{int(repeated.sum())} repeated time stamps in series '{one.id}', the first in "
         f"{raw.place(int(one.rows[first]))} and {raw.place(int(one.rows[at]))}",
-        where=raw.name, found=str(one.time[at]), expected="one row a stamp and series",
-        cure="--on_duplicate mean (or first, last); if several series share the file, name their column with --columns.id; "
+        where=raw.name,
+        found=str(one.time[at]),
+        expected="one row a stamp and series",
+        cure="--on_duplicate mean (or first, last); for several series in one file name its column with --columns.id; "
         "if the clock was set back, give the stamps their offset",
-    )  # fmt: skip
+    )
 
 
 def resampled(raw: Raw, one: Rows, freq: str, tally: Tally) -> Rows:
@@ -128,9 +130,12 @@ def common_freq(raw: Raw, series: list[Rows]) -> str:
             found.setdefault(freq, one.id)
     if not found:
         raise InputError(
-            "too few rows to tell the step of time", where=raw.name, found=f"{max(len(one.time) for one in series)} rows",
-            expected="at least 3 rows a series", cure="say it with --freq, such as --freq h",
-        )  # fmt: skip
+            "too few rows to tell the step of time",
+            where=raw.name,
+            found=f"{max(len(one.time) for one in series)} rows",
+            expected="at least 3 rows a series",
+            cure="say it with --freq, such as --freq h",
+        )
     if set(found) == {"B", "D"}:
         return "D"
     if len(found) > 1:
@@ -147,11 +152,12 @@ def _irregular(raw: Raw, one: Rows) -> InputError:
     common = int(values[np.argmax(counts)])
     at = int((steps % common != 0).argmax()) + 1 if (steps % common != 0).any() else 1
     return InputError(
-        f"irregular time stamps in series '{one.id}', the first in {raw.place(int(one.rows[at]))}", where=raw.name,
+        f"irregular time stamps in series '{one.id}', the first in {raw.place(int(one.rows[at]))}",
+        where=raw.name,
         found=f"{one.time[at]}, {pd.Timedelta(int(steps[at - 1]), 'us')} after the row before",
         expected=f"steps of {pd.Timedelta(common, 'us')}, as in {int(counts.max()):,} of {len(steps):,} rows",
         cure="--resample RULE, such as --resample h, averages onto regular steps",
-    )  # fmt: skip
+    )
 
 
 def longest_run(marked: np.ndarray) -> int:
@@ -165,10 +171,12 @@ def _check_size(raw: Raw, one: Rows, freq: str) -> None:
     steps = int((one.time[-1] - one.time[0]) / shortest(freq)) + 1
     if steps > 100 * len(one.time) + 10_000:
         raise InputError(
-            f"series '{one.id}' would be almost empty on its grid", where=raw.name, expected=f"steps of {freq}",
+            f"series '{one.id}' would be almost empty on its grid",
+            where=raw.name,
+            expected=f"steps of {freq}",
             found=f"{len(one.time):,} rows over {steps:,} steps, {one.time[0]} to {one.time[-1]}",
             cure="mend the outlying dates, or --resample with a longer step",
-        )  # fmt: skip
+        )
 
 
 def regular(raw: Raw, one: Rows, freq: str, tally: Tally) -> Rows:
@@ -187,9 +195,11 @@ def regular(raw: Raw, one: Rows, freq: str, tally: Tally) -> Rows:
         raise InputError(
             f"{int((places < 0).sum())} time stamps of series '{one.id}' are off the grid, the first in "
             f"{raw.place(int(one.rows[at]))}",
-            where=raw.name, found=str(one.time[at]), expected=f"steps of {freq} from {one.time[0]}",
+            where=raw.name,
+            found=str(one.time[at]),
+            expected=f"steps of {freq} from {one.time[0]}",
             cure="--resample RULE, such as --resample h, averages onto regular steps",
-        )  # fmt: skip
+        )
     values = np.full((len(full), one.values.shape[1]), np.nan)
     values[places] = one.values
     tally.gaps += len(full) - len(places)
@@ -208,9 +218,11 @@ def split_future(raw: Raw, one: Rows, roles: Roles, tally: Tally) -> int:
     measured = np.flatnonzero(~np.isnan(targets).all(axis=1))
     if not len(measured):
         raise InputError(
-            f"series '{one.id}' has no target value at all", where=raw.name, expected=f"numbers in {', '.join(roles.target[:5])}",
+            f"series '{one.id}' has no target value at all",
+            where=raw.name,
+            expected=f"numbers in {', '.join(roles.target[:5])}",
             cure="leave the series out, or choose other columns with --columns.target",
-        )  # fmt: skip
+        )
     end = int(measured[-1]) + 1
     if not roles.known or end == len(one.time):
         return len(one.time)
@@ -220,10 +232,11 @@ def split_future(raw: Raw, one: Rows, roles: Roles, tally: Tally) -> int:
     if np.isnan(known).any():
         step, place = (int(axis[0]) for axis in np.nonzero(np.isnan(known)))
         raise InputError(
-            f"the known column '{roles.known[place]}' has no value at {one.time[end + step]}", where=raw.name,
+            f"the known column '{roles.known[place]}' has no value at {one.time[end + step]}",
+            where=raw.name,
             expected="a value in every row after the last target",
             cure=f"fill it in, or declare it --columns.past {roles.known[place]}",
-        )  # fmt: skip
+        )
     past = one.values[end:, len(roles.target) + len(roles.known) :]
     tally.past_cut += int((~np.isnan(past)).sum())
     return end
@@ -243,15 +256,21 @@ def filled(raw: Raw, one: Rows, names: tuple[str, ...], end: int, missing: Missi
     if blank.any():
         name = names[int(blank.argmax())]
         raise InputError(
-            f"column '{name}' has no value in series '{one.id}'", where=raw.name, found=f"{end} empty cells",
-            expected="numbers", cure=f"leave the column out with --columns.drop {name}",
-        )  # fmt: skip
+            f"column '{name}' has no value in series '{one.id}'",
+            where=raw.name,
+            found=f"{end} empty cells",
+            expected="numbers",
+            cure=f"leave the column out with --columns.drop {name}",
+        )
     if missing == "error":
         row, place = (int(axis[0]) for axis in np.nonzero(empty))
         raise InputError(
-            f"{int(empty.sum())} empty values in series '{one.id}', the first in column '{names[place]}' at {one.time[row]}",
-            where=raw.name, expected="a value in every cell and step", cure="--missing ffill or --missing interpolate",
-        )  # fmt: skip
+            f"{int(empty.sum())} empty values in series '{one.id}', "
+            f"the first in column '{names[place]}' at {one.time[row]}",
+            where=raw.name,
+            expected="a value in every cell and step",
+            cure="--missing ffill or --missing interpolate",
+        )
     frame = pd.DataFrame(values)
     whole = frame.interpolate(limit_area="inside") if missing == "interpolate" else frame
     whole = whole.ffill()

@@ -39,9 +39,12 @@ def offset(freq: str, *, where: str = "freq") -> pd.DateOffset:
 
 def _no_frequency(freq: object, where: str) -> InputError:
     return InputError(
-        "not a frequency", where=where, found=repr(freq), expected="min, 15min, h, D, B, W, MS, ME, QS, YS, ...",
+        "not a frequency",
+        where=where,
+        found=repr(freq),
+        expected="min, 15min, h, D, B, W, MS, ME, QS, YS, ...",
         cure="use one of pandas' names, with a number in front for multiples",
-    )  # fmt: skip
+    )
 
 
 def modern_name(freq: str) -> str:
@@ -77,7 +80,8 @@ def shortest(freq: str) -> pd.Timedelta:
     step = offset(freq)
     if isinstance(step, pd.tseries.offsets.Tick) and is_sub_daily(step):
         return pd.Timedelta(step)
-    days = {"W": 7, "MS": 28, "ME": 28, "BMS": 26, "BME": 26}.get(str(step.rule_code).split("-")[0], 1)
+    name = str(step.rule_code).split("-")[0]
+    days = {"W": 7, "MS": 28, "ME": 28, "BMS": 26, "BME": 26, "QS": 89, "QE": 89, "YS": 365, "YE": 365}.get(name, 1)
     return pd.Timedelta(days=days * step.n)
 
 

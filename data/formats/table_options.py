@@ -15,7 +15,7 @@ class ColumnOptions:
     """
 
     time: str | None = None
-    """Column with the time stamps (recognised: ds, timestamp, datetime, date_time, date, time, or a first column of dates)."""
+    """Column with the time stamps (recognised: ds, timestamp, datetime, date, time, or a first column of dates)."""
     id: str | None = None
     """Column that names the series in a long table (recognised: unique_id, series_id, item_id)."""
     target: tuple[str, ...] = ()
@@ -29,6 +29,6 @@ class ColumnOptions:
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
     timezone: str | None = None
-    """Zone of the time stamps, such as Europe/Berlin: stamps without a zone are taken as local, others are converted."""
+    """Zone of the time stamps, such as Europe/Berlin: stamps without a zone are local, others are converted."""
     date_format: str | None = None
     """Format of the time stamps, such as %d/%m/%Y, or s, ms, us, ns for counts since 1970."""

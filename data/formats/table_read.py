@@ -82,9 +82,13 @@ def read_raw(source: Any, text_columns: tuple[str, ...], time_column: str | None
     else:
         kind = f"{type(source).__module__}.{type(source).__name__}"
         raise InputError(
-            "not a table", where="data", found=kind, expected="a path, a pandas DataFrame or Series with time stamps",
-            cure="arrays have no time stamps: pandas.DataFrame(array, index=pandas.date_range(start, periods=len(array), freq='h'))",
-        )  # fmt: skip
+            "not a table",
+            where="data",
+            found=kind,
+            expected="a path, a pandas DataFrame or Series with time stamps",
+            cure="arrays have no time stamps, give them some: "
+            "pandas.DataFrame(array, index=pandas.date_range(start, periods=len(array), freq='h'))",
+        )
     if raw.frame.empty:
         raise InputError("the table has a header but no rows", where=raw.name, expected="rows of data")
     return _named_columns(raw)
@@ -105,9 +109,12 @@ def _read_path(path: pathlib.Path, text_columns: tuple[str, ...], time_column: s
     suffix = path.suffix.lower()
     if suffix in _OTHERS:
         raise InputError(
-            f"{_OTHERS[suffix]} is not read", where=path.name, found=suffix, expected="CSV, TSV or Parquet",
+            f"{_OTHERS[suffix]} is not read",
+            where=path.name,
+            found=suffix,
+            expected="CSV, TSV or Parquet",
             cure="save it as CSV or Parquet",
-        )  # fmt: skip
+        )
     with path.open("rb") as file:
         magic = file.read(4)
     if suffix in _PARQUET or magic == b"PAR1":
@@ -147,7 +154,7 @@ def _read_parquet(path: pathlib.Path) -> Raw:
 
     # pyarrow takes the sizes in the header at their word, so they are checked before anything is allocated.
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             meta = file.metadata
             size = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
             if size > MAX_BYTES or not 0 <= meta.num_rows <= MAX_BYTES // 8:
@@ -157,14 +164,19 @@ def _read_parquet(path: pathlib.Path) -> Raw:
                     found=f"{size:,} bytes",
                     expected=f"{MAX_BYTES:,}",
                 )
-            frame = file.read().to_pandas()
+            table = file.read()
+            table.validate(full=True)  # a flipped bit can leave words that are not UTF-8
+            frame = table.to_pandas()
     except InputError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise InputError(
-            "not a readable Parquet file", where=path.name, found=str(error).splitlines()[0][:120] if str(error) else None,
-            expected="an undamaged Parquet table", cure="write or copy the file again",
-        ) from error  # fmt: skip
+            "not a readable Parquet file",
+            where=path.name,
+            found=str(error).splitlines()[0][:120] if str(error) else None,
+            expected="an undamaged Parquet table",
+            cure="write or copy the file again",
+        ) from error
     from pipelines.data.formats.table_sktime import from_pandas
 
     raw = from_pandas(frame, None) if _is_timed(frame) else Raw(frame.reset_index(drop=True), "")

@@ -68,9 +68,11 @@ def _check_names(raw: Raw, columns: ColumnOptions, names: list[str]) -> None:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1, 0.5)
             raise InputError(
-                f"no column '{name}'", where=f"{raw.name}, columns.{role}", found=", ".join(names[:20]),
+                f"no column '{name}'",
+                where=f"{raw.name}, columns.{role}",
+                found=", ".join(names[:20]),
                 cure=f"did you mean '{near[0]}'?" if near else "choose one of the columns",
-            )  # fmt: skip
+            )
         if name in asked:
             raise InputError(
                 f"column '{name}' has two roles",
@@ -93,9 +95,12 @@ def _find_time(raw: Raw, names: list[str]) -> str:
     if looks_like_time(raw.frame[names[0]]):
         return names[0]
     raise InputError(
-        "no time column", where=raw.name, found=", ".join(names[:20]), expected=f"a column {', '.join(TIME_NAMES[:5])} ...",
+        "no time column",
+        where=raw.name,
+        found=", ".join(names[:20]),
+        expected=f"a column {', '.join(TIME_NAMES[:5])} ...",
         cure="name it with --columns.time",
-    )  # fmt: skip
+    )
 
 
 def _find_target(raw: Raw, names: list[str], rest: tuple[str, ...], *, long: bool) -> tuple[str, ...]:
@@ -109,9 +114,12 @@ def _find_target(raw: Raw, names: list[str], rest: tuple[str, ...], *, long: boo
         if len(numeric) == 1:
             return numeric
         raise InputError(
-            "no target column", where=raw.name, found=", ".join(rest) or "no other columns", expected="a column y",
+            "no target column",
+            where=raw.name,
+            found=", ".join(rest) or "no other columns",
+            expected="a column y",
             cure="name it with --columns.target",
-        )  # fmt: skip
+        )
     if not rest:
         raise InputError("no target column", where=raw.name, found=", ".join(names), expected="columns with values")
     return rest
@@ -131,8 +139,11 @@ def to_numbers(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
         row, place = (int(axis[0]) for axis in np.nonzero(infinite))
         raise InputError(
             f"{int(infinite.sum())} infinite values, the first in column '{names[place]}', {raw.place(row)}",
-            where=raw.name, found=values[row, place], expected="finite numbers", cure="mend them or leave the cells empty",
-        )  # fmt: skip
+            where=raw.name,
+            found=values[row, place],
+            expected="finite numbers",
+            cure="mend them or leave the cells empty",
+        )
     return values
 
 
@@ -157,11 +168,13 @@ def _text(raw: Raw, name: str, bad: np.ndarray) -> InputError:
     count = int(bad.sum())
     many = f"{count} texts" if count > 1 else "text"
     return InputError(
-        f"{many} in the value column '{name}', the first in {raw.place(at)}", where=raw.name,
-        found=repr(str(raw.frame[name].iloc[at])[:60]), expected="a number or an empty cell",
+        f"{many} in the value column '{name}', the first in {raw.place(at)}",
+        where=raw.name,
+        found=repr(str(raw.frame[name].iloc[at])[:60]),
+        expected="a number or an empty cell",
         cure=f"mend the cell, or leave the column out with --columns.drop {name}; if it says something about a whole "
         f"series: --columns.static {name}, if it names the series: --columns.id {name}",
-    )  # fmt: skip
+    )
 
 
 def static_values(raw: Raw, roles: Roles, rows: np.ndarray, series: str) -> dict[str, str | float]:
@@ -177,8 +190,11 @@ def static_values(raw: Raw, roles: Roles, rows: np.ndarray, series: str) -> dict
         if len(distinct) != 1:
             found = ", ".join(map(str, distinct[:3])) or "nothing"
             raise InputError(
-                f"the static column '{name}' must have one value for series '{series}'", where=raw.name, found=found,
-                expected="one value", cure=f"make it --columns.known {name}, --columns.past {name} or --columns.drop {name}",
-            )  # fmt: skip
+                f"the static column '{name}' must have one value for series '{series}'",
+                where=raw.name,
+                found=found,
+                expected="one value",
+                cure=f"make it --columns.known {name}, --columns.past {name} or --columns.drop {name}",
+            )
         values[name] = distinct[0] if isinstance(distinct[0], str) else float(distinct[0])
     return values

@@ -1,4 +1,4 @@
-"""pandas objects and sktime's container types (pd.Series, pd.DataFrame, pd-multiindex, pd_multiindex_hier) as plain columns."""
+"""pandas and sktime containers (pd.Series, pd.DataFrame, pd-multiindex, pd_multiindex_hier) as plain columns."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def from_pandas(source: pd.DataFrame | pd.Series, time_column: str | None = None
         return _one_series(frame, index, name)
     if isinstance(source, pd.Series) or (time_column is None and not _has_text_or_time(frame)):
         raise InputError(
-            "the index is no time", where=name, found=f"{type(index).__name__} and no column of dates",
+            "the index is no time",
+            where=name,
+            found=f"{type(index).__name__} and no column of dates",
             expected="a DatetimeIndex, a PeriodIndex or a column of dates",
             cure="give it one: frame.index = pandas.date_range(start, periods=len(frame), freq='h')",
-        )  # fmt: skip
+        )
     return Raw(frame.reset_index(drop=True), name)
 
 
@@ -67,9 +69,12 @@ def _hierarchical(frame: pd.DataFrame, index: pd.MultiIndex, name: str) -> Raw:
     last = index.levels[-1]
     if not isinstance(last, pd.DatetimeIndex | pd.PeriodIndex):
         raise InputError(
-            "the last level of the index is no time", where=name, found=type(last).__name__,
-            expected="a DatetimeIndex or a PeriodIndex", cure="give the last level dates",
-        )  # fmt: skip
+            "the last level of the index is no time",
+            where=name,
+            found=type(last).__name__,
+            expected="a DatetimeIndex or a PeriodIndex",
+            cure="give the last level dates",
+        )
     columns = [str(column) for column in frame.columns]
     time = _free_name(index.names[-1], "time", columns)
     ids = _free_name(None, "unique_id", [*columns, time])

@@ -1,4 +1,4 @@
-"""Comma, semicolon and tab separated text, compressed or not: separator, encoding and decimal sign are recognised and said."""
+"""Comma, semicolon and tab separated text: separator, encoding and decimal sign are recognised and said."""
 
 from __future__ import annotations
 
@@ -74,9 +74,12 @@ def _decode(content: bytes, name: str, notes: list[str]) -> str:
         if control:
             line = text.count("\n", 0, control.start()) + 1
             raise InputError(
-                "not a text table", where=name, found=f"the control character {control.group()!r} in line {line}",
-                expected="CSV, TSV or Parquet", cure="check what kind of file this is, or copy it again",
-            )  # fmt: skip
+                "not a text table",
+                where=name,
+                found=f"the control character {control.group()!r} in line {line}",
+                expected="CSV, TSV or Parquet",
+                cure="check what kind of file this is, or copy it again",
+            )
         if encoding == "latin-1":
             notes.append("not UTF-8: read as Latin-1")
         return text
@@ -104,9 +107,12 @@ def _separator(lines: list[str], name: str) -> str:
     best = max(counts, key=lambda sign: counts[sign])
     if counts[best] == 1:
         raise InputError(
-            "one column only", where=name, found=filled[0][:60], expected="a time column and values, separated by , ; or tab",
+            "one column only",
+            where=name,
+            found=filled[0][:60],
+            expected="a time column and values, separated by , ; or tab",
             cure="check the separator; values without time stamps cannot be used",
-        )  # fmt: skip
+        )
     return best
 
 
@@ -121,9 +127,12 @@ def _header(lines: list[str], separator: str, name: str) -> list[str]:
     named = [cell for cell in header if cell]
     if len(named) > 1 and all(re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", cell) for cell in named[1:]):
         raise InputError(
-            "the first line holds numbers, not names", where=name, found=line[:60], expected="a header such as date,OT",
+            "the first line holds numbers, not names",
+            where=name,
+            found=line[:60],
+            expected="a header such as date,OT",
             cure="add a line with the names of the columns",
-        )  # fmt: skip
+        )
     twice = sorted({cell for cell in named if named.count(cell) > 1})
     if twice:
         raise InputError("two columns have the same name", where=name, found=repr(twice[0]), cure="rename one of them")
@@ -133,7 +142,7 @@ def _header(lines: list[str], separator: str, name: str) -> list[str]:
 def _check_widths(
     lines: list[str], start: int, separator: str, width: int, name: str, *, quoted: bool
 ) -> list[int] | None:
-    """Refuse rows with too few or too many cells, which pandas would pad; give the line of each row where quotes span lines."""
+    """Refuse rows with too few or too many cells (pandas pads them); give each row's line where quotes span lines."""
     if not quoted:
         signs = width - 1
         for number in range(start + 1, len(lines)):
@@ -157,9 +166,12 @@ def _check_widths(
 
 def _ragged(name: str, line: int, found: int, width: int) -> InputError:
     return InputError(
-        f"line {line} has another number of cells than the header", where=name, found=found, expected=width,
+        f"line {line} has another number of cells than the header",
+        where=name,
+        found=found,
+        expected=width,
         cure="mend the line; a file that was cut off in copying ends like this",
-    )  # fmt: skip
+    )
 
 
 def _sample(lines: list[str], separator: str) -> list[str]:
@@ -184,18 +196,23 @@ def _decimal(lines: list[str], separator: str, header: list[str], words: set[str
             cell = cells[i] if i < len(cells) else ""
             if _THOUSANDS.fullmatch(cell):
                 raise InputError(
-                    f"numbers with thousands separators in column '{header[i]}'", where=name, found=repr(cell),
-                    expected="1234.5 or 1234,5", cure="write the numbers without thousands separators",
-                )  # fmt: skip
+                    f"numbers with thousands separators in column '{header[i]}'",
+                    where=name,
+                    found=repr(cell),
+                    expected="1234.5 or 1234,5",
+                    cure="write the numbers without thousands separators",
+                )
             commas += bool(_DECIMAL_COMMA.fullmatch(cell))
             points += "." in cell and bool(re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", cell))
     if not commas:
         return "."
     if points:
         raise InputError(
-            "numbers with decimal points and decimal commas", where=name, expected="one decimal sign throughout",
+            "numbers with decimal points and decimal commas",
+            where=name,
+            expected="one decimal sign throughout",
             cure="write all numbers with a point",
-        )  # fmt: skip
+        )
     notes.append("numbers read with a decimal comma")
     return ","
 
@@ -205,10 +222,20 @@ def _parse(body: str, separator: str, decimal: str, header: list[str], words: se
     missing = {column: list(_NA) if column not in words or column.lower() in TIME_NAMES else [""] for column in header}
     try:
         return pd.read_csv(
-            io.StringIO(body), sep=separator, decimal=decimal, names=header, header=0, index_col=False,
-            skip_blank_lines=False, keep_default_na=False, na_values=missing, float_precision="round_trip",
-            low_memory=False, dtype=dict.fromkeys(words, "str"), skipinitialspace=True,
-        )  # fmt: skip
+            io.StringIO(body),
+            sep=separator,
+            decimal=decimal,
+            names=header,
+            header=0,
+            index_col=False,
+            skip_blank_lines=False,
+            keep_default_na=False,
+            na_values=missing,
+            float_precision="round_trip",
+            low_memory=False,
+            dtype=dict.fromkeys(words, "str"),
+            skipinitialspace=True,
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         raise InputError(
             "not a readable table",
@@ -243,9 +270,12 @@ def _drop_unnamed(raw: Raw) -> Raw:
             reason = "a column of row numbers without a name"
         else:
             raise InputError(
-                f"column {int(name.split()[1]) + 1} has values but no name", where=raw.name, found=str(column.dropna().iloc[0])[:40],
-                expected="a name in the header", cure="name it; for several columns of that kind check the separator",
-            )  # fmt: skip
+                f"column {int(name.split()[1]) + 1} has values but no name",
+                where=raw.name,
+                found=str(column.dropna().iloc[0])[:40],
+                expected="a name in the header",
+                cure="name it; for several columns of that kind check the separator",
+            )
         raw.frame = raw.frame.drop(columns=name)
         raw.notes.append(f"{reason} left out")
     return raw

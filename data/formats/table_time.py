@@ -44,9 +44,11 @@ def to_time(raw: Raw, name: str, timezone: str | None, date_format: str | None) 
     if missing.any():
         at = int(missing.to_numpy().argmax())
         raise InputError(
-            f"{int(missing.sum())} rows have no time stamp, the first is {raw.place(at)}", where=raw.name,
-            expected=f"a date in every row of column '{name}'", cure="fill in or remove these rows",
-        )  # fmt: skip
+            f"{int(missing.sum())} rows have no time stamp, the first is {raw.place(at)}",
+            where=raw.name,
+            expected=f"a date in every row of column '{name}'",
+            cure="fill in or remove these rows",
+        )
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         index = pd.DatetimeIndex(column)
     elif isinstance(column.dtype, pd.PeriodDtype):
@@ -77,10 +79,12 @@ def _parse(raw: Raw, column: pd.Series, name: str, timezone: str | None, form: s
         return _with_format(raw, text, name, "%Y")
     if bool(text.str.fullmatch(r"-?\d+(?:\.\d+)?").all()):
         raise InputError(
-            f"column '{name}' holds plain numbers, not dates", where=raw.name, found=text.iloc[0],
+            f"column '{name}' holds plain numbers, not dates",
+            where=raw.name,
+            found=text.iloc[0],
             expected="dates such as 2024-01-31 13:00",
-            cure="set --columns.date_format to s, ms, us or ns for counts since 1970, or --columns.time to another column",
-        )  # fmt: skip
+            cure="set --columns.date_format to s, ms, us or ns for counts since 1970, or --columns.time",
+        )
     if bool(text.str.contains(_SLASHED, regex=True).any()):
         return _slashed(raw, text, name)
     if bool(text.str.contains(r"[A-Za-z]{3}.*\d{4}|\d{4}.*[A-Za-z]{3}", regex=True).all()):
@@ -126,9 +130,11 @@ def _check(raw: Raw, text: pd.Series, name: str, parsed: pd.Series, form: str = 
         at = int(bad.argmax())
         raise InputError(
             f"{int(bad.sum())} of {len(bad)} dates of column '{name}' cannot be read, the first in {raw.place(at)}",
-            where=raw.name, found=repr(str(text.iloc[at])[:60]), expected=form,
+            where=raw.name,
+            found=repr(str(text.iloc[at])[:60]),
+            expected=form,
             cure="mend the row, or say how to read the dates with --columns.date_format, such as %d/%m/%Y",
-        )  # fmt: skip
+        )
     return pd.DatetimeIndex(parsed)
 
 
@@ -145,9 +151,11 @@ def _slashed(raw: Raw, text: pd.Series, name: str) -> pd.DatetimeIndex:
         at = int((first > 12).argmax()) if day_first else 0
         raise InputError(
             f"the dates of column '{name}' can be read day first or month first, see {raw.place(at)}",
-            where=raw.name, found=repr(text.iloc[at]), expected="dates such as 2024-01-31",
+            where=raw.name,
+            found=repr(text.iloc[at]),
+            expected="dates such as 2024-01-31",
             cure="set --columns.date_format to %d/%m/%Y or %m/%d/%Y (with %H:%M:%S where there are hours)",
-        )  # fmt: skip
+        )
     sign = str(parts[1].iloc[0])
     day_month = f"%d{sign}%m{sign}%Y" if dotted or day_first else f"%m{sign}%d{sign}%Y"
     clock = "" if parts[3].isna().all() else " %H:%M" + ("" if parts[4].isna().all() else ":%S")
@@ -165,18 +173,22 @@ def _iso(raw: Raw, text: pd.Series, name: str, timezone: str | None) -> pd.Datet
     if not zoned.all():
         at = int((~zoned).argmax())
         raise InputError(
-            f"some stamps of column '{name}' have a zone and others none, see {raw.place(at)}", where=raw.name,
-            found=repr(text.iloc[at]), expected="a zone for all or for none",
-        )  # fmt: skip
+            f"some stamps of column '{name}' have a zone and others none, see {raw.place(at)}",
+            where=raw.name,
+            found=repr(text.iloc[at]),
+            expected="a zone for all or for none",
+        )
     index = _check(raw, text, name, _convert(text, format="ISO8601", utc=True))
     zones = text.str.extract(f"({_ZONE})")[0].replace({"+00:00": "Z", "-00:00": "Z", "+0000": "Z"}).unique()
     if len(zones) == 1 or timezone is not None:
         return index if zones[0] == "Z" or timezone is not None else index.tz_convert(_fixed(str(zones[0])))
     raise InputError(
-        f"the stamps of column '{name}' have several offsets", where=raw.name,
-        found=", ".join(sorted(map(str, zones))[:4]), expected="one zone",
+        f"the stamps of column '{name}' have several offsets",
+        where=raw.name,
+        found=", ".join(sorted(map(str, zones))[:4]),
+        expected="one zone",
         cure="name the zone with --columns.timezone, such as Europe/Berlin or UTC",
-    )  # fmt: skip
+    )
 
 
 def _fixed(name: str) -> Any:
@@ -196,9 +208,11 @@ def _zone(raw: Raw, index: pd.DatetimeIndex, timezone: str | None) -> pd.Datetim
         zone = zoneinfo.ZoneInfo(timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InputError(
-            "unknown time zone", where="columns.timezone", found=repr(timezone),
+            "unknown time zone",
+            where="columns.timezone",
+            found=repr(timezone),
             expected="an IANA name such as Europe/Berlin or UTC",
-        ) from error  # fmt: skip
+        ) from error
     if index.tz is not None:
         return index.tz_convert(zone)
     try:
@@ -215,6 +229,8 @@ def _localise_by_hand(raw: Raw, index: pd.DatetimeIndex, zone: Any, error: Excep
     at = int(doubtful.argmax()) if doubtful.any() else 0
     raise InputError(
         f"{int(doubtful.sum())} local times do not exist or happen twice when the clock changes, see {raw.place(at)}",
-        where=raw.name, found=str(index[at]), expected=f"local times of {zone} that name one instant",
+        where=raw.name,
+        found=str(index[at]),
+        expected=f"local times of {zone} that name one instant",
         cure="write the stamps with their offset (2024-10-27T02:30+01:00) or in UTC",
-    ) from error  # fmt: skip
+    ) from error

@@ -42,7 +42,7 @@ def aggregate_kernel(
 
 @triton.jit
 def correlation_kernel(q, k, lags, partial, T, C, K, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr):
-    """partial[b, tile, i] = sum over t in the tile and c of q[b, t, c] k[b, (t - lags[b, i]) mod T, c]; lags in [0, T)."""
+    """partial[b, tile, i] = sum over t in the tile and c of q[b, t, c] k[b, (t - lags[b, i]) mod T, c], 0 <= lag < T"""
     tiles = tl.cdiv(T, BLOCK_T)
     b = tl.program_id(0) // tiles
     sample = b.to(tl.int64) * T * C

@@ -11,7 +11,13 @@ Defaults of the adaptive method were chosen on four public sets (appliances, exc
 PM2.5; ridge forecasts 336 -> 96 a row apart). Rates of 0.00125, 0.0025 and 0.0125 cover 90 % alike, while the CRPS
 rises with the rate (appliances 0.321, 0.323, 0.356): 96 windows are issued before the first answer arrives, so a fast
 rate overshoots. Hence 0.12 divided by the longest delay. Keeping 300 recent scores instead of the calibration scores
-alone repairs channels that are silent while calibrating (snow in Beijing: 81 % covered, then 90 %).
+alone repairs channels that are silent while calibrating (Beijing's worst: 81 % covered, then 90 %). The choice was made
+on the test windows of those sets; horizons 24 and 336 were run only afterwards, and covered 90 % within 0.7 and 2.0
+points, but for exchange at 336: 83.7 %, where 377 calibration windows of a random walk meet a drift.
+
+Intervals are symmetric by evidence: signed scores with a quantile for each side, kept and updated alike, were wider at
+equal or lower coverage on all four sets (every fourth window; 90 % interval score 3.13 against 2.93, 1.26 / 1.15,
+2.18 / 2.07, 2.74 / 2.69).
 """
 
 from __future__ import annotations
@@ -107,7 +113,7 @@ class AdaptiveConformal:
     is never narrower than one of a lower level.
 
     A window costs O(K H C), plus a sort of the kept scores every H / (8 stride) windows; memory O(window H C) in
-    float32. Measured: 4,000 windows x 96 steps x 26 channels x 10 levels in 5 s on one core.
+    float32. Measured: 3,852 windows x 96 steps x 26 channels x 10 levels in 5.4 s on one busy core.
 
     Args:
         levels: interval levels, rising, inside (0, 1).
@@ -245,7 +251,7 @@ class AdaptiveConformal:
             "levels": self.levels,
             "working": self._working,
             "scores": order[np.isfinite(order).any(axis=(1, 2))],
-            "settings": np.array([self.rate, self.stride, self.window], np.float64),
+            "settings": np.array([self._rate, self.stride, self.window], np.float64),
         }
 
     @classmethod
@@ -256,10 +262,10 @@ class AdaptiveConformal:
             raise InputError("the saved intervals are incomplete", found=f"without {', '.join(missing)}")
         rate, stride, window = np.asarray(state["settings"], np.float64).tolist()
         new = cls(np.asarray(state["levels"], np.float64), rate=rate, stride=int(stride), window=int(window))
-        new.start(state["scores"])
-        working = np.array(state["working"], np.float64)
-        if working.shape != new._working.shape:
-            raise InputError("saved working levels do not fit", found=working.shape, expected=new._working.shape)
+        new._begin(np.asarray(state["scores"], np.float32)[-new.window :])
+        working, expected = np.array(state["working"], np.float64), (len(new.levels), *_ready(new._table).shape)
+        if working.shape != expected or not np.isfinite(working).all():
+            raise InputError("saved working levels do not fit", found=working.shape, expected=expected)
         new._working = working
         return new
 

@@ -98,9 +98,7 @@ def _styled(draw: Callable[[], Figure]) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        figure = draw()
-        figure.canvas.draw()  # lay out while the style holds
-        return figure
+        return draw()
 
 
 def _new(width: float, height: float) -> Figure:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pipelines.base import Evaluation, Pipeline, Provenance
+from pipelines.base import Evaluation, Pipeline, Provenance, as_options
 from pipelines.data.formats.table_options import ColumnOptions
 from pipelines.errors import ConfigError
 from pipelines.forecast.options import ArchOptions, model_info
@@ -31,13 +30,13 @@ class Forecaster(Pipeline):
         attention: mechanism of a model with a mixer (autoformer, transformer); default the model's own.
         protocol: how rows are divided in time: ett-hour, ett-minute, or ratio:TRAIN,VALIDATION,TEST.
         interval: probability of the intervals.
-        columns: which column of the table plays which part.
+        columns: which column of the table plays which part (a ColumnOptions, or a dict of its fields).
         freq: step of the rows as a pandas alias (h, 15min, D, W, MS); default recognised.
         resample: bring irregular rows to this step by averaging.
         on_duplicate: several rows with one time stamp: stop, or keep the first, the last or the mean.
         missing: fill gaps with the last value seen, by interpolation (which looks ahead), or stop.
-        arch: size and shape of the model.
-        train: how the model is fitted.
+        arch: size and shape of the model (an ArchOptions, or a dict of its fields).
+        train: how the model is fitted (a TrainOptions, or a dict of its fields).
         device: auto, cpu, cuda, cuda:N or mps.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         seed: of weights, order and dropout.
@@ -85,13 +84,13 @@ class Forecaster(Pipeline):
         self.attention = attention
         self.protocol = protocol
         self.interval = interval
-        self.columns = columns
+        self.columns = as_options(ColumnOptions, columns, "columns")
         self.freq = freq
         self.resample = resample
         self.on_duplicate: Literal["error", "first", "last", "mean"] = on_duplicate
         self.missing: Literal["ffill", "interpolate", "error"] = missing
-        self.arch = arch
-        self.train = train
+        self.arch = as_options(ArchOptions, arch, "arch")
+        self.train = as_options(TrainOptions, train, "train")
         self.device = device
         self.precision = precision
         self.seed = seed
@@ -257,14 +256,3 @@ class Forecaster(Pipeline):
 
     def _export_parts(self) -> tuple[nn.Module, dict[str, Tensor], str]:
         return self.state.export_parts()
-
-    @classmethod
-    def _stored_params(cls, params: dict[str, Any]) -> dict[str, Any]:
-        known: dict[str, type] = {"columns": ColumnOptions, "arch": ArchOptions, "train": TrainOptions}
-        return {name: _rebuilt(known[name], value) if name in known else value for name, value in params.items()}
-
-
-def _rebuilt(cls: type, value: dict[str, Any]) -> Any:
-    """A frozen dataclass of options from its JSON form (lists become tuples again)."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in names})

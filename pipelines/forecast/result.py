@@ -126,9 +126,10 @@ class Forecast(Result):
         """History, forecast and fan of up to six series; with a path, also written there."""
         from pipelines.evaluation.plots import ForecastPanel, forecast_figure
 
+        alone = len({one.name for one in self.series}) == 1
         panels = [
             ForecastPanel(
-                title=one.name if one.name == one.variable else f"{one.name}: {one.variable}",
+                title=one.variable if alone else f"{one.name}: {one.variable}",
                 history_time=one.history.index[-4 * self.horizon :],
                 history=one.history.to_numpy()[-4 * self.horizon :],
                 time=one.mean.index,

@@ -5,7 +5,8 @@ same permutation and starts at the batch where it stopped. Before each batch is 
 (seed, epoch, batch, rank), in workers and in the main process alike, so that a data set that augments from `random`,
 `numpy.random` or torch's global generator gives the same batch whatever was read before and however many workers read.
 A data set may do better and define `set_epoch(seed, epoch)`, called before the first batch of each epoch, from which it
-can derive randomness for (seed, epoch, index): then its examples do not depend on the batch either.
+can derive randomness for (seed, epoch, index): then its examples do not depend on the batch either. Validation reads as
+epoch 0.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class BatchLoader:
         workers: processes that read ahead.
         pin: put batches in page-locked memory for a CUDA device.
 
-    Complexity: the order takes O(n) a time an epoch; about 0.1 ms a batch beside the data set's own work.
+    Complexity: O(n) an epoch for the order, O(1) a batch beside the data set's own work.
 
     Example:
         >>> loader = BatchLoader(torch.utils.data.TensorDataset(torch.arange(5)), batch_size=2, seed=0, shuffle=False)
@@ -172,4 +173,3 @@ def _start_worker(number: int) -> None:
     """Leave signals to the main process: it finishes its step and then stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -59,9 +59,7 @@ def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise ConfigError(
-            "there is no checkpoint to resume from", where=path, cure="start without --resume, or name the run's folder"
-        ) from error
+        raise _missing(path) from error
     except OSError as error:
         raise ConfigError("the checkpoint cannot be read", where=path, found=error.strerror) from error
     _check_sums(path, content)
@@ -94,9 +92,11 @@ def prepare_folder(folder: pathlib.Path, *, resume: bool, overwrite: bool) -> pa
 
     Raises:
         RunError: the folder cannot be created or written to.
-        ConfigError: it holds the checkpoint of a run that is neither resumed nor overwritten.
+        ConfigError: it holds the checkpoint of a run that is neither resumed nor overwritten, or none to resume.
     """
     path = folder / CHECKPOINT_NAME
+    if resume and not path.exists():
+        raise _missing(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{CHECKPOINT_NAME}.probe"
@@ -158,6 +158,11 @@ def _load(path: pathlib.Path, content: bytes) -> object:
         raise _damaged(path, "refused: the file asks to run code when it is loaded", "a pickle") from error
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError) as error:
         raise _damaged(path, "the checkpoint cannot be read", str(error).splitlines()[0]) from error
+
+
+def _missing(path: pathlib.Path) -> ConfigError:
+    cure = "start without --resume, or name the run's folder"
+    return ConfigError("there is no checkpoint to resume from", where=path, cure=cure)
 
 
 def _damaged(path: pathlib.Path, problem: str, found: str) -> WeightsError:

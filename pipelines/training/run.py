@@ -138,7 +138,8 @@ class Run:
 
     def _train_epoch(self, batches: BatchLoader) -> None:
         state, total = self.state, batches.batches
-        with self.progress.bar(f"epoch {state.epoch}/{self.options.epochs}", total, done=state.position) as bar:
+        label = f"epoch {state.epoch}/{self.options.epochs}"
+        with self.progress.bar(label, total, done=state.position, closing=False) as bar:
             # A run that was stopped while validating has no batch left here and goes on with the validation.
             if self._epoch_is_over(total):
                 return

@@ -39,8 +39,10 @@ def _portable(operation: Operation):
 
 
 def _custom_operator(operation: Operation):
+    """The registered operator, and what it takes between the tensors and the back end."""
     module = operation.module("operators")
-    return {"delay_aggregate": module.aggregate_op, "delay_correlation": module.correlation_op}[operation.name]
+    operators = {"delay_aggregate": (module.aggregate_op, ()), "delay_correlation": (module.correlation_op, (0.25,))}
+    return operators[operation.name]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -94,7 +96,8 @@ def test_slow_gradcheck_of_every_entry(operation: Operation) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(operation: Operation, dtype: torch.dtype) -> None:
     arguments = [t.requires_grad_(t.is_floating_point()) for t in _first_case(operation).arguments(dtype)]
-    torch.library.opcheck(_custom_operator(operation), (*arguments, "eager"))
+    operator, between = _custom_operator(operation)
+    torch.library.opcheck(operator, (*arguments, *between, "eager"))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -1,4 +1,4 @@
-"""Bad tables: each gives one message with the place and the cure; damaged files never end in an unexplained traceback."""
+"""Bad tables: one message each, with the place and the cure; damaged files never end in an unexplained traceback."""
 
 from __future__ import annotations
 
@@ -42,15 +42,33 @@ CASES: dict[str, tuple[bytes, str]] = {
     "empty file": (b"", "the file is empty"),
     "blank lines": (b"\n \n\n", "the file is empty"),
     "header only": (b"date,a\n", "a header but no rows"),
-    "no time column": (_csv("x,a,b", lambda lines: lines.__setitem__(slice(1, None), [f"{i},{i},1" for i in range(9)])), "no time column"),
+    "no time column": (
+        _csv("x,a,b", lambda lines: lines.__setitem__(slice(1, None), [f"{i},{i},1" for i in range(9)])),
+        "no time column",
+    ),
     "no header": (b"\n".join(_csv().split(b"\n")[1:]), "first line holds numbers"),
-    "unreadable date": (_csv(change=_set(5, "yesterday,1,1")), r"dates of column 'date' cannot be read, the first in line 6.*'yesterday'"),
+    "unreadable date": (
+        _csv(change=_set(5, "yesterday,1,1")),
+        r"dates of column 'date' cannot be read, the first in line 6.*'yesterday'",
+    ),
     "impossible date": (_csv(change=_set(5, "2024-02-31,1,1")), r"line 6.*2024-02-31"),
     "missing date": (_csv(change=_set(5, ",1,1")), "1 rows have no time stamp, the first is line 6"),
-    "repeated stamp": (_csv(change=_set(5, "2024-01-04,1,1")), r"repeated time stamps in series 'series', the first in line 5 and line 6"),
-    "text value": (_csv(change=_set(5, "2024-01-05,1,n.a.")), r"text in the value column 'b', the first in line 6. Found: 'n.a.'"),
-    "constant": (_csv(change=lambda lines: lines.__setitem__(slice(1, None), [f"{d},1,{i}" for i, d in enumerate(DAYS)])), "target 'a'.*never changes"),
-    "all empty": (_csv(change=lambda lines: lines.__setitem__(slice(1, None), [f"{d},,{i}" for i, d in enumerate(DAYS)])), "column 'a' has no value"),
+    "repeated stamp": (
+        _csv(change=_set(5, "2024-01-04,1,1")),
+        r"repeated time stamps in series 'series', the first in line 5 and line 6",
+    ),
+    "text value": (
+        _csv(change=_set(5, "2024-01-05,1,n.a.")),
+        r"text in the value column 'b', the first in line 6. Found: 'n.a.'",
+    ),
+    "constant": (
+        _csv(change=lambda lines: lines.__setitem__(slice(1, None), [f"{d},1,{i}" for i, d in enumerate(DAYS)])),
+        "target 'a'.*never changes",
+    ),
+    "all empty": (
+        _csv(change=lambda lines: lines.__setitem__(slice(1, None), [f"{d},,{i}" for i, d in enumerate(DAYS)])),
+        "column 'a' has no value",
+    ),
     "infinite": (_csv(change=_set(5, "2024-01-05,1,-inf")), r"1 infinite values, the first in column 'b', line 6"),
     "short row": (_csv(change=_set(5, "2024-01-05,1")), r"line 6 has another number of cells.*Found: 2. Expected: 3"),
     "long row": (_csv(change=_set(5, "2024-01-05,1,2,3")), r"line 6.*Found: 4. Expected: 3"),
@@ -62,11 +80,13 @@ CASES: dict[str, tuple[bytes, str]] = {
     "mixed zones": (_csv(change=_set(5, "2024-01-05T00:00:00Z,1,1")), "some stamps of column 'date' have a zone"),
     "far date": (_csv(change=_set(12, "9024-01-12,1,1")), "almost empty on its grid"),
     "far date, short steps": (
-        b"date,a\n" + b"\n".join(b"2024-01-01 00:00:00.%03d,%d" % (i, i) for i in range(50)) + b"\n9000-01-01,3\n", "almost empty on its grid"),
+        b"date,a\n" + b"\n".join(b"2024-01-01 00:00:00.%03d,%d" % (i, i) for i in range(50)) + b"\n9000-01-01,3\n",
+        "almost empty on its grid",
+    ),
     "irregular": (_csv(change=_set(5, "2024-01-05 07:13,1,1")), r"irregular time stamps.*line 6.*--resample"),
     "two rows": (b"date,a\n2024-01-01,1\n2024-01-02,2\n", "too few rows to tell the step"),
     "thousands": (_csv(change=_set(5, '2024-01-05,1,"1,234.5"')), "thousands separators in column 'b'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,14 +105,14 @@ def test_no_file_and_a_folder(tmp_path: pathlib.Path) -> None:
         read_table(tmp_path / "far.csv")
     with pytest.raises(InputError, match="is a folder"):
         read_table(tmp_path)
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         read_table(os.devnull)
 
 
 def test_excel_and_others_say_what_to_do(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "t.xlsx"
     path.write_bytes(b"PK\x03\x04rest")
-    with pytest.raises(InputError, match="Excel workbook is not read.*save it as CSV"):
+    with pytest.raises(InputError, match=r"Excel workbook is not read.*save it as CSV"):
         read_table(path)
 
 
@@ -101,11 +121,11 @@ def test_zip_with_two_tables_encrypted_or_none(tmp_path: pathlib.Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.csv", "x")
         archive.writestr("../../b.csv", "x")
-    with pytest.raises(InputError, match=r"exactly one table.*2 files"):
+    with pytest.raises(InputError, match=r"not clear.*2 files"):
         read_table(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__MACOSX/a.csv", "x")
-    with pytest.raises(InputError, match="none"):
+    with pytest.raises(InputError, match="no file"):
         read_table(path)
 
 
@@ -114,7 +134,7 @@ def test_bombs_are_stopped_while_streaming(pack: Callable[[bytes], bytes], tmp_p
     path = tmp_path / "bomb.csv.gz"
     path.write_bytes(pack(bytes(200 << 20)))
     tracemalloc.start()
-    with pytest.raises(InputError, match="too large"):
+    with pytest.raises(InputError, match="more than is allowed"):
         read_bytes(path, limit=10 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -127,7 +147,7 @@ def test_zip_bomb_with_a_lying_header(tmp_path: pathlib.Path) -> None:
         archive.writestr("t.csv", bytes(50 << 20))
     path = tmp_path / "t.zip"
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(InputError, match="too large"):
+    with pytest.raises(InputError, match="more than is allowed"):
         read_bytes(path, limit=1 << 20)
 
 
@@ -136,7 +156,7 @@ def test_a_cut_archive_is_noticed(cut: int, tmp_path: pathlib.Path) -> None:
     for pack in (gzip.compress, lzma.compress):
         path = tmp_path / "t.gz"
         path.write_bytes(pack(_sound("csv"))[:cut])
-        with pytest.raises(InputError, match="archive"):
+        with pytest.raises(InputError, match=r"damaged|archive"):
             read_bytes(path)
 
 
@@ -152,7 +172,7 @@ def test_parquet_garbage_and_nested_columns(tmp_path: pathlib.Path) -> None:
 
 def test_a_missing_series_name() -> None:
     frame = pd.DataFrame({"unique_id": ["a", None, "a"], "ds": DAYS[:3], "y": [1.0, 2.0, 3.0]})
-    with pytest.raises(InputError, match="1 rows do not name their series, the first is row 1"):
+    with pytest.raises(InputError, match=r"1 rows do not name their series, the first is row 1"):
         read_table(frame)
 
 
@@ -203,19 +223,20 @@ def _damage(content: bytes, chance: random.Random) -> bytes:
 def test_damaged_files_give_a_message_or_a_table(kind: str, tmp_path: pathlib.Path) -> None:
     content, chance = _sound(kind), random.Random(40)
     path = tmp_path / f"t.{kind}"
-    refused, slowest = 0, 0.0
+    refused, unnamed, slowest = 0, 0, 0.0
     tracemalloc.start()
-    for number in range(100):
+    for _ in range(100):
         path.write_bytes(_damage(content, chance))
         start = time.perf_counter()
         try:
             read_table(path)
         except InputError as error:
             refused += 1
-            assert path.name in str(error), (number, str(error))
+            unnamed += path.name not in str(error)
         slowest = max(slowest, time.perf_counter() - start)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert refused > 20
+    assert unnamed == 0
     assert slowest < 5
     assert peak < 1 << 30

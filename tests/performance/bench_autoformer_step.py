@@ -138,17 +138,14 @@ def main() -> int:
     if max(differences.values()) > TOLERANCE:
         print(f"no parity, nothing timed: {differences}", file=sys.stderr)
         return 1
-    result = {"parity": differences, "memory": memory(options.threads), "time": timing(options.repeats)}
+    say = (lambda text: None) if options.json else (lambda text: print(text, flush=True))
+    say("parity: train {train:.1e}, eval {eval:.1e}".format(**differences))
+    space = memory(options.threads)
+    say("peak above idle: ours {ours_MB:.0f} MB, peer {peer_MB:.0f} MB, share {share:.1%}".format(**space))
+    took = timing(options.repeats)
+    say("time a step: ours {ours_s:.3f} s, peer {peer_s:.3f} s, ratio {ratio:.2f}".format(**took))
     if options.json:
-        print(json.dumps(result))
-    else:
-        print(f"parity: train {differences['train']:.1e}, eval {differences['eval']:.1e}")
-        print("time a step: ours {ours_s:.3f} s, peer {peer_s:.3f} s, ratio {ratio:.2f}".format(**result["time"]))
-        print(
-            "peak above idle: ours {ours_MB:.0f} MB, peer {peer_MB:.0f} MB, share {share:.1%}".format(
-                **result["memory"]
-            )
-        )
+        print(json.dumps({"parity": differences, "memory": space, "time": took}))
     return 0
 
 

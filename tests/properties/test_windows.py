@@ -1,4 +1,4 @@
-"""Windows over any table: no target row in two splits, every window a slice, the count a formula; tables survive files."""
+"""Windows over any table: no target row in two splits, every window a slice, the count a formula; files round-trip."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -76,3 +78,9 @@ def test_public_sets_are_recognised(benchmark: pathlib.Path, tmp_path: pathlib.P
     other = tmp_path / "ETTh1.csv"
     other.write_text("date,HUFL\n2024-01-01,1\n")
     assert catalog.identify(other) is None
+
+
+def test_the_catalogue_loads_no_heavy_library() -> None:
+    code = "import sys, pipelines.data.catalog, pipelines.data.formats.table_options; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "pandas", "numpy", "pyarrow", "lightning"} & set(loaded)

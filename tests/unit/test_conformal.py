@@ -157,11 +157,12 @@ def test_crps_of_calibrated_gaussian_intervals_is_near_the_closed_form() -> None
 
 
 def test_state_continues_where_it_was_left() -> None:
-    calibration, truth = np.abs(noise(14, 100, 4, 2)), noise(15, 90, 4, 2)
-    method = AdaptiveConformal((0.5, 0.9), rate=0.03, window=70)
+    calibration, truth = np.abs(noise(14, 200, 72, 2)), noise(15, 180, 72, 2)  # every third score is kept
+    method = AdaptiveConformal((0.5, 0.9), window=70)
     last = method.run(calibration, np.zeros_like(truth), truth).radius_last
     state = method.state_dict()
     assert state["scores"].dtype == np.float32
+    assert state["scores"].shape == (70, 72, 2)
     again = AdaptiveConformal.from_state(state)
     assert again.state_dict()["working"].tolist() == state["working"].tolist()
     np.testing.assert_allclose(again.radius(), last, rtol=0.25)  # scores kept since the last sorting now count

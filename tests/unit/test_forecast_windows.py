@@ -61,9 +61,14 @@ def test_borders_by_ratio() -> None:
 
 @pytest.mark.parametrize(
     ("context", "horizon", "counts"),
-    [(96, 96, (8_449, 2_785, 2_785)), (336, 96, (8_209, 2_785, 2_785)), (336, 192, (8_113, 2_689, 2_689)),
-     (336, 336, (7_969, 2_545, 2_545)), (336, 720, (7_585, 2_161, 2_161))],
-)  # fmt: skip
+    [
+        (96, 96, (8_449, 2_785, 2_785)),
+        (336, 96, (8_209, 2_785, 2_785)),
+        (336, 192, (8_113, 2_689, 2_689)),
+        (336, 336, (7_969, 2_545, 2_545)),
+        (336, 720, (7_585, 2_161, 2_161)),
+    ],
+)
 def test_window_counts_of_etth1(etth1: pathlib.Path, context: int, horizon: int, counts: tuple[int, int, int]) -> None:
     ready = prepare(read_table(etth1), context=context, horizon=horizon, protocol="ett-hour")
     assert tuple(len(ready.windows(split)) for split in ("train", "val", "test")) == counts  # type: ignore[arg-type]
@@ -249,13 +254,19 @@ def _ready() -> Prepared:
 def test_batches_through_a_loader_with_workers() -> None:
     windows = _ready().windows("train")
     loader = DataLoader(windows, batch_size=16, num_workers=1, collate_fn=ForecastWindows.collate, shuffle=False)
-    seen = [batch for batch in loader]
+    seen = list(loader)
     assert sum(len(batch["origin"]) for batch in seen) == len(windows)
     assert torch.equal(torch.cat([batch["y"] for batch in seen]), windows[range(len(windows))]["y"])
     assert {name: tuple(value.shape) for name, value in seen[0].items()} == {
-        "x": (16, 12, 1), "x_mark": (16, 12, 7), "y_mark": (16, 4, 7), "past": (16, 12, 1), "y": (16, 4, 1),
-        "observed": (16, 4, 1), "series": (16,), "origin": (16,),
-    }  # fmt: skip
+        "x": (16, 12, 1),
+        "x_mark": (16, 12, 7),
+        "y_mark": (16, 4, 7),
+        "past": (16, 12, 1),
+        "y": (16, 4, 1),
+        "observed": (16, 4, 1),
+        "series": (16,),
+        "origin": (16,),
+    }
 
 
 def test_windows_take_no_memory_of_their_own() -> None:

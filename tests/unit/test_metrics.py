@@ -130,14 +130,14 @@ def test_interval_score_is_the_two_pinball_losses() -> None:
     np.testing.assert_allclose(metrics.interval_score(lo, hi, truth, 0.8) * 0.1, pair, atol=1e-12)
 
 
-def test_pearson_agrees_with_scipy_and_is_nan_for_a_constant_channel() -> None:
+def test_pearson_agrees_with_numpy_and_is_nan_for_a_constant_channel() -> None:
     rng = np.random.default_rng(1)
     pred, truth = rng.normal(size=(50, 4, 2)), rng.normal(size=(50, 4, 2))
     truth[..., 1] = 3.0
     observed = rng.random((50, 4, 2)) < 0.7
     got = metrics.pearson(pred, truth, observed)
     seen = observed[..., 0]
-    assert got[0] == pytest.approx(scipy.stats.pearsonr(pred[..., 0][seen], truth[..., 0][seen]).statistic)
+    assert got[0] == pytest.approx(np.corrcoef(pred[..., 0][seen], truth[..., 0][seen])[0, 1])
     assert np.isnan(got[1])
 
 

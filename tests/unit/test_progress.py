@@ -20,14 +20,14 @@ def test_a_log_gets_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     log = io.StringIO()
-    with Progress(stream=log, seconds=5).bar("fit", 100) as bar:
-        for _ in range(100):
-            clock[0] += 0.2
+    with Progress(stream=log, seconds=5).bar("fit", 90) as bar:
+        for _ in range(90):
+            clock[0] += 0.25
             bar.advance(loss=0.12345)
     lines = log.getvalue().splitlines()
-    assert len(lines) == 5, "one each five of twenty seconds, and the last"
-    assert lines[0] == "fit: 25/100 (5 s) loss 0.1235"
-    assert lines[-1].startswith("fit: 100/100 (20 s)")
+    assert len(lines) == 5, "one every five seconds, and the last"
+    assert lines[0] == "fit: 20/90 (5 s) loss 0.1235"
+    assert lines[-1].startswith("fit: 90/90 (22 s)")
 
 
 def test_fields_are_read_only_when_shown() -> None:
@@ -86,6 +86,13 @@ def test_a_closed_stream_does_not_stop_the_work() -> None:
     progress = Progress(stream=log)
     log.close()
     assert list(progress.track(range(3), 3, "count")) == [0, 1, 2]
+
+
+def test_a_bar_may_leave_the_last_word_to_its_owner() -> None:
+    log = io.StringIO()
+    with Progress(stream=log).bar("fit", 4, closing=False) as bar:
+        bar.advance(4)
+    assert log.getvalue() == ""
 
 
 def test_an_unknown_total() -> None:

@@ -1,5 +1,8 @@
 """Training: the order of the data, what is averaged, which weights are kept, what is left untouched."""
 
+# The global generator of NumPy, which ruff advises against, is what some of these tests are about.
+# ruff: noqa: NPY002
+
 from __future__ import annotations
 
 import pathlib
@@ -12,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -62,10 +66,14 @@ def fit(
     loss_fn: Any = loss,
     **changes: Any,
 ) -> TrainResult:
-    keywords = {name: changes.pop(name) for name in ("precision", "device", "default_lr") if name in changes}
-    options = TrainOptions(**({"epochs": 2, "batch_size": 8, "learning_rate": 0.05} | changes))
+    keywords: dict[str, Any] = {
+        name: changes.pop(name) for name in ("precision", "device", "default_lr") if name in changes
+    }
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05} | changes
+    options = TrainOptions(**settings)
     data = train_set if train_set is not None else Line(30)
-    return train(model, loss_fn, data, val_set, options, folder=folder, seed=1, **({"device": "cpu"} | keywords))
+    keywords.setdefault("device", "cpu")
+    return train(model, loss_fn, data, val_set, options, folder=folder, seed=1, **keywords)
 
 
 # ------------------------------------------------------------------------------------------------ options
@@ -111,7 +119,7 @@ def test_options_and_progress_load_no_torch() -> None:
 
 
 @given(st.integers(1, 200), st.integers(0, 2**40), st.integers(1, 50))
-@settings(max_examples=50, deadline=None)
+@budget(max_examples=50, deadline=None)
 def test_each_epoch_is_a_permutation_of_its_own(count: int, seed: int, epoch: int) -> None:
     order = epoch_order(count, seed, epoch)
     assert sorted(order.tolist()) == list(range(count))
@@ -122,7 +130,7 @@ def test_each_epoch_is_a_permutation_of_its_own(count: int, seed: int, epoch: in
 
 
 @given(st.integers(1, 40), st.integers(1, 8))
-@settings(max_examples=50, deadline=None)
+@budget(max_examples=50, deadline=None)
 def test_shares_cover_a_batch_once(size: int, world: int) -> None:
     shares = [share(torch.arange(size), rank, world) for rank in range(world)]
     assert all(indices for indices, _ in shares), "every process has something to read"
