@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from core_attention.contract import MechanismError, MixerOutput
+from core_attention.correlation import period_correlation
 from core_attention.kernels import delay_aggregate
 from core_attention.layers import ProjectedMixer
 from core_attention.registry import mechanism
@@ -92,33 +93,6 @@ def auto_correlation(
     if aux is not None:
         aux.update(correlation=correlation.detach(), lags=lags, weights=weights.detach())
     return delay_aggregate(v, lags, weights)
-
-
-def period_correlation(q: Tensor, k: Tensor) -> Tensor:
-    """Circular cross-correlation of queries and keys at every lag, averaged over heads and channels.
-
-    Args:
-        q: (B, T, H, D).
-        k: (B, T, H, D).
-
-    Returns:
-        (B, T): entry ``lag`` is sum_t <q[t], k[(t - lag) mod T]> / (H D), in float32, or float64 of float64. It carries
-        no gradient; ``correlation_at`` does.
-
-    O(T log T H D): the mean is taken over the spectra, so that only one inverse transform of (B, T) is left.
-    Source: Autoformer (arXiv 2106.13008), equation 5 and appendix on the Wiener-Khinchin theorem.
-
-    Example:
-        >>> import torch
-        >>> wave = torch.sin(torch.arange(48) * 2 * torch.pi / 12).reshape(1, 48, 1, 1)
-        >>> int(period_correlation(wave, wave)[0, 1:].argmax()) + 1
-        12
-    """
-    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-        spectra = [torch.fft.rfft(heads.flatten(2).to(wide), dim=1) for heads in (q, k)]
-        power = (spectra[0] * spectra[1].conj()).mean(dim=2)
-        return torch.fft.irfft(power, n=q.shape[1], dim=1)
 
 
 def strongest_lags(correlation: Tensor, factor: float, shared: bool) -> Tensor:

@@ -1,10 +1,12 @@
 """Vectorised torch: runs on any device, keeps nothing of size (B, K, T, H, D).
 
 Both functions are one fused gather over rows: row (b, t) of the result is a bag of K rows of the operand, so
-``embedding_bag`` reads every source row once per lag and never writes an intermediate. Numba kernels written for the
-same loops saved a third of the aggregate's processor time (ratios 1.4 to 1.6) and up to a half of the correlation's
-(1.6 to 2.0; ``tests/performance/bench_delay_aggregate.py --threads 1 --clock cpu`` repeats it). A compiled back end
-must earn a clear factor of two, so there is no ``cpu.py``.
+``embedding_bag`` reads every source row once per lag and never writes an intermediate.
+
+There is no ``cpu.py`` yet, and the question is open. Numba against this file, one thread, processor time, alone in a
+loop: 0.6 to 1.4 times the time of eager (one outlier of 3.3), so no factor of two. Two threads, wall clock: 0.06 to 1.0
+times on a loaded machine, too scattered to decide. ``tests/performance/bench_delay_aggregate.py --pair-only`` repeats
+the contest; it should be settled on an idle machine.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from core_attention.kernels._dispatch import Operation, choose, register
 
 __all__ = ["AGGREGATE", "CORRELATION", "aggregate_op", "correlation_op"]
 
-_NO_CPU = {"cpu": "a numba kernel did not earn the clear factor of two over eager that a back end must"}
+_NO_CPU = {"cpu": "a numba kernel has not been shown to beat eager twofold, which a back end must"}
 
 AGGREGATE = register(
     Operation(

