@@ -83,28 +83,29 @@ def parameter_gradients(subject: Subject) -> str:
 def gradients_against_differences(subject: Subject) -> str:
     """Gradients of x, the context and every parameter agree with finite differences in float64."""
     small, dim = tuple(min(size, 5) for size in subject.grid), 2 * HEADS
-    for mode, mixer in subject.modes(subject.build(small, dim=dim).double()):
-        names = [name for name, _ in mixer.named_parameters()]
-        tensors = [p.detach().clone().requires_grad_() for p in mixer.parameters()]
-        x = subject.tokens(small, batch=2, dim=dim).double().requires_grad_()
-        contexts = [None] + ([subject.tokens((4,), batch=2, dim=dim, seed=3).double()] if subject.contextual else [])
-        for context in contexts:
-            extras = mixer.example_extras(x.detach())
+    mixer = subject.build(small, dim=dim).double()
+    names = [name for name, _ in mixer.named_parameters()]
+    tensors = [p.detach().clone().requires_grad_() for p in mixer.parameters()]
+    x = subject.tokens(small, batch=2, dim=dim).double().requires_grad_()
+    extras = mixer.example_extras(x.detach())
 
-            def value(
-                x: Tensor,
-                *tensors: Tensor,
-                mixer: nn.Module = mixer,
-                names: list[str] = names,
-                context: Tensor | None = context,
-                extras: dict[str, Tensor] = extras,
-            ) -> Tensor:
-                torch.manual_seed(4)
-                inputs = extras if context is None else {**extras, "context": context}
-                return torch.func.functional_call(mixer, dict(zip(names, tensors, strict=True)), (x,), inputs).y
+    def without_context(x: Tensor, *tensors: Tensor) -> Tensor:
+        torch.manual_seed(4)
+        return torch.func.functional_call(mixer, dict(zip(names, tensors, strict=True)), (x,), extras).y
 
+    def with_context(x: Tensor, context: Tensor, *tensors: Tensor) -> Tensor:
+        torch.manual_seed(4)
+        given = {**extras, "context": context}
+        return torch.func.functional_call(mixer, dict(zip(names, tensors, strict=True)), (x,), given).y
+
+    cases: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [(without_context, (x, *tensors))]
+    if subject.contextual:
+        context = subject.tokens((4,), batch=2, dim=dim, seed=3).double().requires_grad_()
+        cases.append((with_context, (x, context, *tensors)))
+    for mode, _ in subject.modes(mixer):
+        for function, inputs in cases:
             try:
-                torch.autograd.gradcheck(value, (x, *tensors), eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
+                torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
             except RuntimeError as error:
                 raise CheckFailed(f"{mode}: {str(error).splitlines()[0]}") from error
     return f"x and {len(names)} parameters"
@@ -168,8 +169,7 @@ def no_look_ahead(subject: Subject) -> str:
 
 def pieces_equal_whole(subject: Subject) -> str:
     """A sequence in pieces, with the state carried on, gives what it gives at once."""
-    causal = {"causal": True} if subject.spec.causal else {}
-    mixer = subject.build(**causal).eval()
+    mixer = (subject.build(causal=True) if subject.spec.causal else subject.build()).eval()
     x, length = subject.tokens(), subject.grid[0]
     whole = subject.call(mixer, x).y
     for sizes in ([1] * length, [length // 2, length - length // 2], [3, 1, length - 4]):

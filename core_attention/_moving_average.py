@@ -7,6 +7,7 @@ afterwards and when two threads of the caller come at once.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -66,7 +67,7 @@ def _run(loop: _Loop, x: Tensor, window: int) -> Tensor:
         loop(given, out, half)
         return result
     edges = [x.shape[0] * i // threads for i in range(threads + 1)]
-    parts = [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
     helpers = [threading.Thread(target=loop, args=(given[part], out[part], half)) for part in parts[1:]]
     for helper in helpers:
         helper.start()

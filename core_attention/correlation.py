@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Folding costs O(sqrt T) multiplications a number: measured to win on a CPU between these lengths.
-_FOLDED_FROM, _FOLDED_TO = 64, 2048
+_FOLDED_FROM, _FOLDED_TO = 24, 2048
 # Numbers of q worked on at a time, so that the spectra stay in the caches (measured: 2^16 to 2^17 is best).
 _PER_PART = 1 << 16
 
@@ -25,7 +25,7 @@ def period_correlation(q: Tensor, k: Tensor) -> Tensor:
         no gradient.
 
     O(T log T H D) by Fourier transforms over time, the mean over heads and channels taken of the spectra, so that one
-    inverse transform of (B, T) is left. From 64 to 2,048 steps on a CPU, where T has a divisor near its root, only the
+    inverse transform of (B, T) is left. From 24 to 2,048 steps on a CPU, where T has a divisor near its root (and H D is twice that), only
     blocks of the sequence are transformed and the places within a block are multiplied out, O(T sqrt(T) H D) in matrix
     products: twice as fast (``tests/performance/bench_auto_correlation.py``). Nothing of size T x T is made.
     Source: Autoformer (arXiv 2106.13008), section 3.2, equations 5 and 8 (Wiener-Khinchin theorem).
@@ -41,9 +41,10 @@ def period_correlation(q: Tensor, k: Tensor) -> Tensor:
         q, k = q.flatten(2).to(wide), k.flatten(2).to(wide)
         if torch.compiler.is_compiling() or torch.compiler.is_exporting() or q.device.type != "cpu":
             return _transformed(q, k)
-        length = q.shape[1]
-        size = _divisor_near_root(length)
-        if not _FOLDED_FROM <= length <= _FOLDED_TO or size * 3 < math.isqrt(length):
+        length, size = q.shape[1], _divisor_near_root(q.shape[1])
+        # Products of places outgrow the sequences themselves where there are few channels: O(T C) memory is kept.
+        wanted = _FOLDED_FROM <= length <= _FOLDED_TO and size * 3 >= math.isqrt(length) and 2 * size <= q.shape[2]
+        if not wanted:
             return _transformed(q, k)
         return _folded(q, k, length // size)
 
@@ -63,7 +64,7 @@ def _folded(q: Tensor, k: Tensor, blocks: int) -> Tensor:
     batch, length, channels = q.shape
     size, tone = length // blocks, torch.arange(blocks // 2 + 1, dtype=torch.float64)
     turn = tone[:, None] * torch.arange(blocks) % blocks * (2 * math.pi / blocks)
-    transform = torch.cat([turn.cos(), -turn.sin()]).to(q.dtype)
+    transform = torch.stack([turn.cos(), -turn.sin()], dim=1).flatten(0, 1).to(q.dtype)
     part = max(1, _PER_PART // (length * channels))
     parts = zip(q.split(part), k.split(part), strict=True)
     products = torch.cat([_place_products(a, b, transform) for a, b in parts])
@@ -77,14 +78,15 @@ def _folded(q: Tensor, k: Tensor, blocks: int) -> Tensor:
 def _place_products(q: Tensor, k: Tensor, transform: Tensor) -> Tensor:
     """Cross spectra over blocks of every place of q with every place of k: (B, tones, size, size) complex.
 
-    Real parts of the transform stand in its upper half, imaginary parts in its lower, so that all stays real products.
+    Real and imaginary rows of the transform alternate, so that one real product for each tone holds all four parts.
     """
     rows, blocks = transform.shape
     batch, length, channels = q.shape
-    shape = (batch, 2, rows // 2, length // blocks, channels)
-    q_re, q_im = (transform @ q.reshape(batch, blocks, -1)).view(shape).unbind(1)
-    k_re, k_im = (transform @ k.reshape(batch, blocks, -1)).view(shape).transpose(-1, -2).unbind(1)
-    return torch.complex(q_re @ k_re + q_im @ k_im, q_im @ k_re - q_re @ k_im)
+    tones, size = rows // 2, length // blocks
+    folded = [(transform @ part.reshape(batch, blocks, -1)).view(batch, tones, 2 * size, channels) for part in (q, k)]
+    parts = (folded[0] @ folded[1].transpose(-1, -2)).view(batch, tones, 2, size, 2, size)
+    re_re, re_im, im_re, im_im = (parts[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
+    return torch.complex(re_re + im_im, im_re - re_im)
 
 
 def _divisor_near_root(length: int) -> int:

@@ -12,7 +12,7 @@ from core_attention.contract import MechanismError, TokenMixer
 
 # Only this class: others named Attention in timm reduce, window or rotate tokens in their own forward.
 _TIMM_HOMES = ("timm.layers.attention", "timm.models.vision_transformer")
-_PROJECTIONS = ("query_projection", "key_projection", "value_projection")
+_PROJECTIONS = ("query_projection", "key_projection", "value_projection", "out_projection")
 
 
 class MixerAttention(nn.Module):
@@ -120,11 +120,9 @@ def _refuse_what_has_no_place(attention: Any) -> None:
 @torch.no_grad()
 def _copy_projections(attention: Any, mixer: TokenMixer) -> None:
     bias = attention.qkv.bias
-    weights = list(attention.qkv.weight.chunk(3))
-    biases = [None] * 3 if bias is None else list(bias.chunk(3))
-    sources = dict(zip(_PROJECTIONS, zip(weights, biases, strict=True), strict=True))
-    sources["out_projection"] = (attention.proj.weight, attention.proj.bias)
-    for target_name, (weight, bias) in sources.items():
+    weights: list[Tensor] = [*attention.qkv.weight.chunk(3), attention.proj.weight]
+    biases: list[Tensor | None] = [*([None] * 3 if bias is None else bias.chunk(3)), attention.proj.bias]
+    for target_name, weight, bias in zip(_PROJECTIONS, weights, biases, strict=True):
         target = getattr(mixer, target_name, None)
         if not isinstance(target, nn.Linear) or target.weight.shape != weight.shape:
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -74,14 +75,32 @@ def command_line() -> str:
 class Run:
     """How one run is carried out: who hears of it, where its training state lives, whether it goes on.
 
+    Args:
+        progress: who hears of it.
+        folder: where the state of training lives; None keeps none.
+        resume: go on with the training whose state the folder holds.
+        overwrite: a state in the folder may be replaced.
+        before_training: called once the input has been read and checked and training is about to begin.
+
     Example:
-        >>> Run().resume
-        False
+        >>> Run(folder=Path("a")).part("seed-1").folder
+        PosixPath('a/seed-1')
     """
 
     progress: Progress | None = None
     folder: Path | None = None
     resume: bool = False
+    overwrite: bool = False
+    before_training: Callable[[], None] | None = None
+
+    def part(self, name: str) -> Run:
+        """The same run with the training state of one of several models in a folder of its own."""
+        return dataclasses.replace(self, folder=None if self.folder is None else self.folder / name)
+
+    def begin_training(self) -> None:
+        """Tell whoever started this run that the input is sound: nothing has been written before this call."""
+        if self.before_training is not None:
+            self.before_training()
 
     def say(self, text: str) -> None:
         """Tell the user one line on standard error (nothing without a progress object)."""
@@ -171,7 +190,7 @@ class Evaluation:
         from pipelines.files import atomic_write
 
         target = Path(path)
-        atomic_write(target, json.dumps(self.to_dict(), indent=1, allow_nan=False, default=_plain) + "\n")
+        atomic_write(target, to_json(self.to_dict(), indent=1) + "\n")
         return target
 
     def plot(self, path: str | Path | None = None) -> Figure:
@@ -203,7 +222,8 @@ class Pipeline(ABC):
     """One domain's public class: the constructor stores, ``fit`` learns, ``predict`` and ``evaluate`` answer.
 
     Subclasses give ``domain``, ``summary``, ``verbs`` (domain verbs beside the common five: name -> method name),
-    ``call_time`` (constructor arguments that may differ from those stored with the weights) and the abstract methods.
+    ``call_time`` (constructor arguments that may differ from those stored with the weights), ``endings`` (verb -> the
+    file names that its answer can be saved under) and the abstract methods.
     Every constructor argument is keyword-only, documented, and stored under its own name without a computation.
     """
 
@@ -211,6 +231,7 @@ class Pipeline(ABC):
     summary: ClassVar[str]
     verbs: ClassVar[Mapping[str, str]] = {}
     call_time: ClassVar[frozenset[str]] = frozenset()
+    endings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     device: str
     precision: str
@@ -390,8 +411,7 @@ class Pipeline(ABC):
         runs: list[Evaluation] = []
         for offset in range(seeds):
             twin = self.clone(seed=self.seed + offset)
-            if twin.run.folder is not None:
-                twin.run.folder = twin.run.folder / f"seed-{twin.seed}"
+            twin.run = self.run.part(f"seed-{twin.seed}")
             run = twin.fit(data).evaluate(data)
             runs.append(run)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
@@ -438,7 +458,9 @@ def as_options(cls: type[Options], value: Options | Mapping[str, Any], where: st
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in value:
         if name not in names:
-            raise ConfigError("unknown option", where=f"{where}.{name}", cure=did_you_mean(name, names) or ", ".join(names))
+            raise ConfigError(
+                "unknown option", where=f"{where}.{name}", cure=did_you_mean(name, names) or ", ".join(names)
+            )
     # JSON has lists where the options have tuples.
     return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
 
@@ -463,6 +485,24 @@ def _shown(value: Any) -> Any:
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments as JSON-ready values (dataclasses become dictionaries, paths text)."""
     return json.loads(json.dumps(dict(params), default=_plain))
+
+
+def to_json(value: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON that every reader takes: what is not a finite number becomes null.
+
+    Example:
+        >>> to_json({"mse": 0.5, "mase": float("nan")})
+        '{"mse": 0.5, "mase": null}'
+    """
+    return json.dumps(_finite(json.loads(json.dumps(dict(value), default=_plain))), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -28,8 +28,8 @@ from core_attention.state import KeyValueState, append
 class Softmax(ProjectedMixer):
     """Multi-head attention: each token takes a softmax-weighted mean of the values.
 
-    softmax(Q K^T / sqrt(D)) V for every head. O(T S C) time; memory O(T C) through torch's fused attention, O(T S) where
-    a mask is given with ``causal``, and with ``maps=True``. Source: Attention is all you need (arXiv 1706.03762),
+    softmax(Q K^T / sqrt(D)) V for every head. O(T S C) time; memory O(T C) through torch's fused attention, O(T S)
+    where a mask is given with ``causal``, and with ``maps=True``. Source: Attention is all you need (arXiv 1706.03762),
     equation 1.
 
     Args:

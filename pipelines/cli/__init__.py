@@ -107,7 +107,10 @@ def _domain(domain: str, argv: list[str]) -> int:
     verbs = [*COMMON_VERBS, *pipeline_class(domain).verbs]
     if verb not in verbs:
         raise ConfigError(
-            "unknown verb", where=f"pipelines {domain} {verb}", expected=", ".join(verbs), cure=did_you_mean(verb, verbs)
+            "unknown verb",
+            where=f"pipelines {domain} {verb}",
+            expected=", ".join(verbs),
+            cure=did_you_mean(verb, verbs),
         )
     from pipelines.cli.verbs import run_verb
 

@@ -39,7 +39,9 @@ def run(name: str, argv: list[str]) -> int:
     except SystemExit:
         raise
     except Exception as error:
-        raise ConfigError(str(error).strip().rstrip("."), where=parser.prog, cure=f"see `{parser.prog} --help`") from None
+        raise ConfigError(
+            str(error).strip().rstrip("."), where=parser.prog, cure=f"see `{parser.prog} --help`"
+        ) from None
     rows, title = _COMMANDS[name](options)
     _show(rows, title, as_json=options.json, key=name)
     return 1 if name == "doctor" and any(row["state"] == "broken" for row in rows) else 0
@@ -105,7 +107,9 @@ def _mechanisms(_: Any) -> tuple[list[Row], str]:
     rows = []
     for name in core_attention.names():
         spec = core_attention.spec(name)
-        flags = [flag for flag in ("causal", "context", "mask", "streaming", "fixed_length", "export") if getattr(spec, flag)]
+        flags = [
+            flag for flag in ("causal", "context", "mask", "streaming", "fixed_length", "export") if getattr(spec, flag)
+        ]
         rows.append(
             {
                 "name": name,
@@ -150,4 +154,3 @@ _COMMANDS: dict[str, Callable[[Any], tuple[list[Row], str]]] = {
     "bench": _bench,
     "doctor": _doctor,
 }
-

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import Evaluation, Pipeline, Result, _plain, save_figure
+from pipelines.base import Evaluation, Pipeline, Result, save_figure, to_json
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipelines.cli.parser import RunOptions
     from pipelines.evaluation.report import Report
 
 Answer = Evaluation | Result
 
+#: Verbs that write a model or several answers: their output is always a folder.
+FOLDER_VERBS = frozenset({"demo", "fit"})
+#: Files that stand beside an output file.
+COMPANIONS = (".report.html", ".config.yaml", ".png")
 
+
+@dataclasses.dataclass
 class Output:
-    """The places of one run, checked before any work is done.
+    """The places of one run, checked before any work is done; nothing is written before the input has been read.
 
     A file gets ``FILE.report.html`` and ``FILE.config.yaml`` beside it. A folder holds everything, the model and its
     training state too. Without ``--output`` the folder is ``runs/DOMAIN-TIME``.
@@ -28,55 +37,104 @@ class Output:
         home: the folder of the run.
         file: the file asked for, if it was one.
         overwrite: whether what exists may be replaced.
+        yaml: the configuration of the run.
+        resumed: whether the run goes on with one that left its configuration in ``home``.
+        reserve: domain whose default folder this run takes when it begins; empty where the user named the folder.
     """
 
-    def __init__(self, home: Path, file: Path | None, overwrite: bool) -> None:
-        self.home, self.file, self.overwrite = home, file, overwrite
-        self.written: list[Path] = []
-        self._model: Path | None = None
+    home: Path
+    file: Path | None
+    overwrite: bool
+    yaml: str
+    resumed: bool = False
+    reserve: str = ""
+    started: bool = False
+    written: list[Path] = dataclasses.field(default_factory=list)
+    _models: list[Path] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def plan(cls, domain: str, options: RunOptions) -> Output:
+    def plan(cls, domain: str, options: RunOptions, yaml: str, *, endings: tuple[str, ...]) -> Output:
         """Decide the places and refuse what exists, before any work.
+
+        Args:
+            domain: gives the default folder its name.
+            options: where the user wants the results.
+            yaml: the configuration of the run.
+            endings: of the files that the answer can be saved as; none where it is always a folder.
 
         Raises:
             ConfigError: the output exists and --overwrite was not given, or cannot be written.
         """
         from pipelines.files import default_run_folder, prepare_output
 
+        file = _as_file(options.output, options, endings)
         if options.resume is not None:
-            return cls(Path(options.resume), _as_file(options.output, options), True)
-        if options.output is None:
-            return cls(default_run_folder(domain), None, options.overwrite)
-        file = _as_file(options.output, options)
-        if file is None:
-            return cls(prepare_output(options.output, overwrite=options.overwrite), None, options.overwrite)
-        return cls(default_run_folder(domain), file, options.overwrite)
+            home = Path(options.resume)
+            if file is None and options.output is not None and Path(options.output).resolve() != home.resolve():
+                raise ConfigError(
+                    "a run that is resumed goes on in its own folder",
+                    where=f"--output {options.output}",
+                    expected=home,
+                    cure="drop --output, or copy the folder and resume the copy",
+                )
+            return cls(home, file, True, yaml, resumed=True)
+        if file is None and options.output is not None:
+            return cls(prepare_output(options.output, overwrite=options.overwrite), None, options.overwrite, yaml)
+        home = default_run_folder(domain)
+        if file is not None and options.checkpoint is not None:  # nothing but the file and its companions is written
+            return cls(home, file, options.overwrite, yaml)
+        prepare_output(home, overwrite=False)
+        return cls(home, file, options.overwrite, yaml, reserve=domain)
 
     @property
     def training_folder(self) -> Path:
         """Where the training state of this run lives."""
         return self.home / "training"
 
-    def keep_config(self, yaml: str) -> None:
-        """Write the configuration before training starts, so that an interrupted run can be resumed."""
+    @contextlib.contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Around the work: a run that ends before its training has left a state leaves no trace of itself."""
+        from pipelines.files import default_run_folder
+
+        config = self.home / "config.yaml"
+        new, had_config = (
+            [p for p in (self.home.parent, self.home, self.training_folder) if not p.exists()],
+            config.exists(),
+        )
+        try:
+            if self.reserve:  # made at once, so that a run that starts in the same second gets a folder of its own
+                self.home = default_run_folder(self.reserve, create=True)
+                config = self.home / "config.yaml"
+                new = [*new[:-2], self.home, self.training_folder]
+            yield
+        except BaseException:
+            if not self.resumed and not any(self.training_folder.rglob("training.pt")):
+                if self.started and not had_config:
+                    config.unlink(missing_ok=True)
+                for path in reversed(new):
+                    with contextlib.suppress(OSError):  # not there, or not empty
+                        path.rmdir()
+            raise
+
+    def start(self) -> None:
+        """Write the configuration when training begins, so that an interrupted run can be resumed."""
         from pipelines.files import atomic_write
 
-        self.home.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.home / "config.yaml", yaml)
+        if not self.started and not self.resumed:
+            atomic_write(self.home / "config.yaml", self.yaml)
+        self.started = True
 
-    def keep_model(self, pipeline: Pipeline) -> None:
-        """Write the fitted model into the run's folder."""
+    def keep_model(self, pipeline: Pipeline, part: str = "") -> None:
+        """Write the fitted model into the run's folder, or one of several into a folder of its own there."""
         if pipeline.is_fitted:
-            self._model = pipeline.write_weights(self.home)
+            self._models.append(pipeline.write_weights(self.home / part))
 
-    def write(self, answers: list[tuple[str, Answer]], *, yaml: str, title: str) -> None:
+    def write(self, answers: list[tuple[str, Answer]], *, title: str) -> None:
         """Write the answers, their pictures, one report over all of them, and the configuration."""
         from pipelines.files import atomic_write, sidecar
 
         for source, answer in answers:
-            target = self._target(answer, source)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = self._target(answer, source, several=len({source for source, _ in answers}) > 1)
             self.written.append(answer.save(target))
             with tempfile.TemporaryDirectory() as scratch:  # a picture that fails to draw must not leave half a file
                 picture = save_figure(answer.plot(), Path(scratch) / "picture.png").read_bytes()
@@ -86,32 +144,63 @@ class Output:
         if self.file is not None:
             page, config = sidecar(self.file, ".report.html"), sidecar(self.file, ".config.yaml")
         names = ", ".join(dict.fromkeys(Path(source).name for source, _ in answers))
-        self.written.append(_report([answer for _, answer in answers], f"{title}: {names}", yaml).save(page))
-        self.written.append(atomic_write(config, yaml))
+        self.written.append(_report([answer for _, answer in answers], f"{title}: {names}", self.yaml).save(page))
+        self.written.append(atomic_write(config, self.yaml))
+        self.written += self._models
 
-    def _target(self, answer: Answer, source: str) -> Path:
+    def _target(self, answer: Answer, source: str, *, several: bool) -> Path:
         if self.file is not None:
             return self.file
-        target = self.home / answer.default_name
-        return target if target not in self.written else self.home / f"{Path(source).stem}-{answer.default_name}"
-
-    def finish(self) -> None:
-        """Say where the model is."""
-        if self._model is not None:
-            self.written.append(self._model)
+        if not several:
+            return self.home / answer.default_name
+        return unused(self.home, f"{stem_of(source)}-{answer.default_name}", self.written)
 
 
-def _as_file(output: str | None, options: RunOptions) -> Path | None:
+def stem_of(source: str) -> str:
+    """The name of an input without its folder and endings.
+
+    Example:
+        >>> stem_of("data/load.csv.gz")
+        'load'
+    """
+    return Path(source).name.split(".")[0] or "input"
+
+
+def unused(folder: Path, name: str, taken: list[Path]) -> Path:
+    """A path that is not taken in this run yet: inputs of two folders may have the same name.
+
+    Example:
+        >>> unused(Path("o"), "a.csv", [Path("o/a.csv")]).name
+        '2-a.csv'
+    """
+    path, number = folder / name, 1
+    while path in taken:
+        number += 1
+        path = folder / f"{number}-{name}"
+    return path
+
+
+def _as_file(output: str | None, options: RunOptions, endings: tuple[str, ...]) -> Path | None:
     """The path when --output names a file; a trailing slash, an existing folder or no ending names a folder."""
     from pipelines.files import prepare_output, sidecar
 
-    if output is None or output.endswith("/") or Path(output).is_dir() or not Path(output).suffix:
+    if output is None or not endings or output.endswith("/") or Path(output).is_dir() or not Path(output).suffix:
         return None
+    if Path(output).suffix not in endings:
+        raise ConfigError(
+            "cannot write this kind of file",
+            where=f"--output {output}",
+            found=Path(output).suffix,
+            expected=", ".join(endings),
+            cure="choose such an ending, or end the name with a slash for a folder",
+        )
     target = prepare_output(output, overwrite=options.overwrite)
-    for suffix in (".report.html", ".config.yaml", ".png"):
+    for suffix in COMPANIONS:
         beside = sidecar(target, suffix)
         if beside.exists() and not options.overwrite:
-            raise ConfigError("a companion file exists already", where=beside, cure="choose another name or --overwrite")
+            raise ConfigError(
+                "a companion file exists already", where=beside, cure="choose another name or --overwrite"
+            )
     return target
 
 
@@ -129,24 +218,30 @@ def _report(answers: list[Answer], title: str, yaml: str) -> Report:
     return report
 
 
-def tell(answers: list[Answer], output: Output, *, as_json: bool) -> None:
+def tell(answers: list[tuple[str, Answer]], output: Output, *, as_json: bool) -> None:
     """Print the answers: one JSON object, or tables and the files written."""
     if as_json:
-        merged: dict[str, Any] = {}
-        for answer in reversed(answers):
-            merged |= answer.to_dict()
-        merged["files"] = [str(path) for path in output.written]
-        sys.stdout.write(json.dumps(merged, allow_nan=False, default=_plain) + "\n")
+        sys.stdout.write(to_json(_merged(answers) | {"files": [str(path) for path in output.written]}) + "\n")
         return
-    for answer in answers:
+    for _, answer in answers:
         if isinstance(answer, Evaluation):
             _table(answer)
         else:
             sys.stdout.write(f"{answer}\n")
-    for note in dict.fromkeys(note for answer in answers for note in answer.notes):
+    for note in dict.fromkeys(note for _, answer in answers for note in answer.notes):
         sys.stdout.write(f"note: {note}\n")
     for path in output.written:
         sys.stdout.write(f"wrote {path}\n")
+
+
+def _merged(answers: list[tuple[str, Answer]]) -> dict[str, Any]:
+    """The answers to one input in one flat object; those to several inputs as a list under ``answers``."""
+    if len({source for source, _ in answers}) > 1:
+        return {"answers": [{"input": source, **answer.to_dict()} for source, answer in answers]}
+    merged: dict[str, Any] = {}
+    for _, answer in reversed(answers):
+        merged |= answer.to_dict()
+    return merged
 
 
 def _table(evaluation: Evaluation) -> None:

@@ -75,7 +75,7 @@ def _evaluate_annotations(function: Callable[..., Any]) -> None:
     for name, annotation in function.__annotations__.items():
         if name != "return" and isinstance(annotation, str):
             try:
-                function.__annotations__[name] = eval(annotation, function.__globals__)  # noqa: S307 - our own source
+                function.__annotations__[name] = eval(annotation, function.__globals__)  # our own source
             except NameError:
                 function.__annotations__[name] = Any
 
@@ -145,7 +145,7 @@ def _is_name_list(hint: Any) -> bool:
 
 def _resume_words(words: list[str]) -> list[str]:
     """Put the interrupted run's own configuration before the other flags of --resume FOLDER."""
-    if "--resume" not in words or "--config" in words:
+    if "--resume" not in words:
         return words
     from pathlib import Path
 
@@ -165,7 +165,9 @@ def _explain(error: Exception, parser: ArgumentParser) -> ConfigError:
     group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", text)
     if group:
         text = f"Option '{group[1]}.{group[2]}' is not accepted"
-    unknown = re.search(r"(?:unrecognized arguments: |Option |Key )[\"']?-*([\w.\-]+)[\"']?(?: is not accepted|.*)", text)
+    unknown = re.search(
+        r"(?:unrecognized arguments: |Option |Key )[\"']?-*([\w.\-]+)[\"']?(?: is not accepted|.*)", text
+    )
     if unknown and re.search(r"unrecognized arguments|not accepted|not expected", text):
         name = unknown[1]
         cure = did_you_mean(name, known) or f"see `{parser.prog} --help`"

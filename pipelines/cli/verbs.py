@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.base import Pipeline, Run
-from pipelines.cli.output import Answer, Output, tell
+from pipelines.cli.output import FOLDER_VERBS, Answer, Output, stem_of, tell, unused
 from pipelines.cli.parser import POSITIONAL, RunOptions, parse, to_yaml
 from pipelines.domains import pipeline_class
 from pipelines.errors import ConfigError, Interrupted
@@ -48,17 +50,18 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
     call.run = Run(progress=Progress(quiet=call.options.quiet), resume=call.options.resume is not None)
     if verb == "export":
         return _export(call)
-    output = Output.plan(domain, call.options)
+    if call.options.seeds > 1 and (verb != "evaluate" or call.options.checkpoint is not None):
+        raise ConfigError("several seeds mean several fits", where="--seeds", cure="evaluate without --checkpoint")
+    endings = () if verb in FOLDER_VERBS else cls.endings.get(verb, (".json",))
+    output = Output.plan(domain, call.options, call.yaml, endings=endings)
     if output.file is not None and len(call.sources) > 1:
         raise ConfigError("several inputs need a folder", where=f"--output {output.file}", cure="end it with a slash")
-    call.run.folder = output.training_folder
-    try:
-        answers = _answers(call, output)
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} {_how_to_resume(call, output)}".strip(), stop.signum) from None
-    output.write(answers, yaml=call.yaml, title=f"pipelines {domain} {verb}")
-    output.finish()
-    tell([answer for _, answer in answers], output, as_json=call.options.json)
+    call.run.overwrite, call.run.before_training = call.options.overwrite, output.start
+    with output.undone_on_failure():
+        call.run.folder = output.training_folder
+        answers = _answers_or_how_to_resume(call, output)
+        output.write(answers, title=f"pipelines {domain} {verb}")
+    tell(answers, output, as_json=call.options.json)
     return 0
 
 
@@ -80,7 +83,8 @@ def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace,
         method=own,
         options=options,
         sources=sources,
-        yaml=to_yaml(parser, resolved),
+        # A folder of ours holds its own configuration: what is kept is what the user asked of it.
+        yaml=to_yaml(parser, given if Path(options.checkpoint or "").is_dir() and options.checkpoint else resolved),
         run=Run(),
     )
 
@@ -104,44 +108,64 @@ def _new(call: Call) -> Pipeline:
     return pipeline
 
 
+def _answers_or_how_to_resume(call: Call, output: Output) -> list[tuple[str, Answer]]:
+    """The answers; a run that a signal stops after training began says how to go on."""
+    try:
+        return _answers(call, output)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if not output.started:
+            raise
+        message, signum = (str(stop), stop.signum) if isinstance(stop, Interrupted) else ("interrupted.", signal.SIGINT)
+        raise Interrupted(f"{message} {_how_to_resume(call, output)}", signum) from None
+
+
 def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
     if call.verb == "demo":
         pipeline = _open(call) or _new(call)
-        output.keep_config(call.yaml)
         evaluation, result = pipeline.demo()
         output.keep_model(pipeline)
         return [("demo", evaluation), ("demo", result)]
     if call.verb == "fit":
-        pipeline = _new(call)
         if call.options.checkpoint is not None:
-            raise ConfigError("fit makes a new checkpoint", where="--checkpoint", cure="use evaluate or predict with it")
-        output.keep_config(call.yaml)
-        pipeline.fit(call.sources[0])
+            raise ConfigError(
+                "fit makes a new checkpoint", where="--checkpoint", cure="use evaluate or predict with it"
+            )
+        pipeline = _new(call).fit(call.sources[0])
         output.keep_model(pipeline)
         return [(call.sources[0], pipeline.evaluate(call.sources[0]))]
-    return [(source, _answer(call, source, output)) for source in call.sources]
+    parts: list[Path] = []
+    for source in call.sources:
+        # One model an input, each in a folder of its own when there are several.
+        parts.append(unused(Path(), stem_of(source), parts) if len(call.sources) > 1 else Path())
+    return [
+        (source, _answer(call, source, output, str(part))) for source, part in zip(call.sources, parts, strict=True)
+    ]
 
 
-def _answer(call: Call, source: str, output: Output) -> Answer:
+def _answer(call: Call, source: str, output: Output, part: str) -> Answer:
     opened = _open(call)
     method = call.cls.verbs.get(call.verb, call.verb)
     if opened is not None:
         return getattr(opened, method)(source, **call.method)
-    output.keep_config(call.yaml)
     pipeline = _new(call)
+    pipeline.run = call.run.part(part)
     if call.verb == "evaluate" and call.options.seeds > 1:
         return pipeline.evaluate_seeds(source, call.options.seeds)
     if getattr(getattr(call.cls, method), "fits_itself", False):
         return getattr(pipeline, method)(source, **call.method)
     call.run.say("no --checkpoint and no shipped weights: fitting on the training part of the data first")
     pipeline.fit(source)
-    output.keep_model(pipeline)
+    output.keep_model(pipeline, part)
     return getattr(pipeline, method)(source, **call.method)
 
 
 def _how_to_resume(call: Call, output: Output) -> str:
-    inputs = " ".join(call.sources) if call.verb in POSITIONAL else f"--data {call.sources[0]}" if call.sources else ""
-    return f"Continue with: pipelines {call.cls.domain} {call.verb} {inputs} --resume {output.home}".replace("  ", " ")
+    """The command that goes on with this run: its configuration lies in the folder."""
+    words = ["pipelines", call.cls.domain, call.verb]
+    words += call.sources if call.verb in POSITIONAL else []
+    words += ["--resume", str(output.home)]
+    words += ["--output", str(output.file)] if output.file is not None else []
+    return f"Continue with: {shlex.join(words)}"
 
 
 def _export(call: Call) -> int:
@@ -156,7 +180,11 @@ def _export(call: Call) -> int:
             raise ConfigError("nothing to export", where="export", cure="give --checkpoint, or --data to fit on")
         pipeline = _new(call).fit(call.sources[0])
     parity = pipeline.export(target, format=kind)
-    line = f"{parity.path}: {parity.format}, batches {list(parity.batches)}, largest difference to eager {parity.max_abs_error:.2e}"
+    batches = ", ".join(map(str, parity.batches))
+    line = (
+        f"{parity.path}: {parity.format}, batches of {batches}, "
+        f"largest difference to eager {parity.max_abs_error:.2e} (at most {parity.tolerance:.0e})"
+    )
     text = json.dumps({**dataclasses.asdict(parity), "path": str(parity.path)}) if call.options.json else line
     sys.stdout.write(text + "\n")
     return 0

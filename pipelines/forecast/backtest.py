@@ -102,7 +102,7 @@ def backtest(f: Forecaster, table: SeriesTable, *, origins: int, step: int | Non
         ConfigError: fewer than one origin or row, or a model that was fitted on rows after the first origin.
         InputError: too few rows before the first origin.
     """
-    stride = step or f.horizon
+    stride = f.horizon if step is None else step
     if origins < 1 or stride < 1:
         raise ConfigError("must be at least 1", where="origins and step", found=f"{origins} and {stride}")
     back = [f.horizon + stride * k for k in reversed(range(origins))]
@@ -137,6 +137,7 @@ def _fitted_before(f: Forecaster, table: SeriesTable, rows: int) -> Forecaster:
     known = _cut(table, rows)
     if not f.is_fitted:
         twin = f.clone(protocol=f.protocol if f.protocol.startswith("ratio:") else "ratio:0.8,0.1,0.1")
+        twin.run = f.run.part(f"{rows}-rows-before-the-end")
         return twin.fit(known)
     state: Fitted = f.state
     for one in known.series:

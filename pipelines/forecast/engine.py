@@ -150,6 +150,7 @@ def _train(f: Forecaster, module: ForecastModule, ready: Prepared) -> dict[str, 
 
     info = model_info(f.model)
     folder = f.run.folder
+    f.run.begin_training()
     with tempfile.TemporaryDirectory() as scratch:  # a run that nobody can resume leaves no training state behind
         result = train(
             module,
@@ -164,6 +165,7 @@ def _train(f: Forecaster, module: ForecastModule, ready: Prepared) -> dict[str, 
             progress=f.run.progress,
             resume=f.run.resume and folder is not None and (folder / "training.pt").exists(),
             default_lr=info.learning_rate,
+            overwrite=f.run.overwrite,
         )
     summary = dataclasses.asdict(result)
     summary["windows"] = {"train": len(ready.windows("train")), "val": len(ready.windows("val"))}

@@ -53,6 +53,10 @@ class Forecaster(Pipeline):
     domain: ClassVar[str] = "forecast"
     summary: ClassVar[str] = "Forecast time series from a table (CSV, Parquet): point forecasts, intervals, figures."
     verbs: ClassVar[dict[str, str]] = {"backtest": "backtest"}
+    endings: ClassVar[dict[str, tuple[str, ...]]] = {
+        "predict": (".csv", ".parquet", ".json"),
+        "backtest": (".csv", ".parquet", ".json"),
+    }
     call_time: ClassVar[frozenset[str]] = frozenset(
         {"horizon", "protocol", "interval", "columns", "freq", "resample", "on_duplicate", "missing", "train"}
     )
@@ -129,7 +133,7 @@ class Forecaster(Pipeline):
         self.require_fitted("predict")
         self._check()
         self.start_torch()
-        return predict(self, self.read(inputs, flat="keep"), horizon or self.horizon)
+        return predict(self, self.read(inputs, flat="keep"), self.horizon if horizon is None else horizon)
 
     def evaluate(self, data: Any) -> Evaluation:
         """Measure on the test rows of a table: every window, beside the baselines.

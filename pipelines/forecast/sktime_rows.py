@@ -21,7 +21,7 @@ from pipelines.data.datasets.forecasting import (
 from pipelines.data.formats.table_freq import canonical, grid, next_stamps, recognise
 from pipelines.errors import ConfigError, InputError
 
-__all__ = ["Plan", "Rows", "Scaling", "join", "plan", "prepared", "read"]
+__all__ = ["Plan", "Rows", "Scaling", "filled", "join", "matching", "plan", "prepared", "read"]
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,13 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def until(self, place: Any) -> Rows:
+        """The rows up to a place of the index, itself included."""
+        stop = int(self.index.searchsorted(place, side="right"))
+        if stop == len(self):
+            return self
+        return dataclasses.replace(self, index=self.index[:stop], y=self.y[:stop], x=self.x[:stop])
 
     def ahead(self, count: int) -> pd.Index:
         """The (count,) places after the last row."""
@@ -103,17 +110,18 @@ def plan(rows: int, context: int, horizon: int, validation: float) -> Plan:
     return Plan(length, steps, train, val)
 
 
-def read(y: pd.DataFrame, x: pd.DataFrame | None, notes: list[str]) -> Rows:
+def read(y: pd.DataFrame, x: pd.DataFrame | None, notes: list[str], step: str | None = None) -> Rows:
     """Bring sktime's frames onto a regular grid; what was missing stays NaN and is counted in the notes.
 
     Args:
         y: (T, C) targets. x: covariates that cover the rows of y; others of its rows are not read.
         notes: what was noticed is added here.
+        step: step of the stamps where it is known already.
 
     Raises:
         InputError: infinite values, or stamps that fit no regular grid.
     """
-    step = _step(y.index)
+    step = _step(y.index) if step is None else step
     index = _grid(y.index, step)
     if len(index) > len(y):
         notes.append(f"{len(index) - len(y)} missing steps inserted")
@@ -134,14 +142,7 @@ def join(old: Rows, y: pd.DataFrame, x: pd.DataFrame | None, notes: list[str]) -
     if old.covariates:
         x_old = pd.DataFrame(old.x, index=old.index, columns=list(old.covariates))
         x_all = _newer(x_old, matching(x, old.covariates, "update"))
-    if isinstance(y_all.index, pd.DatetimeIndex) and old.step is not None:
-        y_all.index.freq = None
-        full = _grid(y_all.index, old.step)
-        if len(full) > len(y_all):
-            notes.append(f"{len(full) - len(y_all)} missing steps inserted")
-        y_all = y_all.reindex(full)
-        y_all.index.freq = old.step
-    return read(y_all, x_all, notes)
+    return read(y_all, x_all, notes, old.step)
 
 
 def matching(x: pd.DataFrame | None, covariates: tuple[Any, ...], where: str) -> pd.DataFrame:
