@@ -25,9 +25,9 @@ def period_correlation(q: Tensor, k: Tensor) -> Tensor:
         no gradient.
 
     O(T log T H D) by Fourier transforms over time, the mean over heads and channels taken of the spectra, so that one
-    inverse transform of (B, T) is left. From 24 to 2,048 steps on a CPU, where T has a divisor near its root (and H D is twice that), only
-    blocks of the sequence are transformed and the places within a block are multiplied out, O(T sqrt(T) H D) in matrix
-    products: twice as fast (``tests/performance/bench_auto_correlation.py``). Nothing of size T x T is made.
+    inverse transform of (B, T) is left. From 24 to 2,048 steps on a CPU, where T has a divisor near its root and H D is
+    at least twice that, only blocks of the sequence are transformed and the places within a block are multiplied out:
+    O(T sqrt(T) H D), but in matrix products, which took half the time. O(T H D) memory, nothing of size T x T.
     Source: Autoformer (arXiv 2106.13008), section 3.2, equations 5 and 8 (Wiener-Khinchin theorem).
 
     Example:

@@ -123,7 +123,7 @@ def _copy_projections(attention: Any, mixer: TokenMixer) -> None:
     weights: list[Tensor] = [*attention.qkv.weight.chunk(3), attention.proj.weight]
     biases: list[Tensor | None] = [*([None] * 3 if bias is None else bias.chunk(3)), attention.proj.bias]
     for target_name, weight, bias in zip(_PROJECTIONS, weights, biases, strict=True):
-        target = getattr(mixer, target_name, None)
+        target: Any = getattr(mixer, target_name, None)
         if not isinstance(target, nn.Linear) or target.weight.shape != weight.shape:
             continue
         target.weight.copy_(weight)

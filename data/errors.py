@@ -31,7 +31,8 @@ class UserError(ValueError):
         labelled = (("Found", found), ("Expected", expected), ("Cure", cure))
         parts = [f"{where}: {problem}" if str(where) else problem]
         parts += [f"{label}: {value}" for label, value in labelled if value is not None]
-        super().__init__(". ".join(part.rstrip(".") for part in parts) + ".")
+        text = ". ".join(part.rstrip(".") for part in parts)
+        super().__init__(text if text.endswith("?") else f"{text}.")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild from the fields: the default would pass the finished message as the problem."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
-import math
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pipelines.domains import did_you_mean
 from pipelines.errors import ConfigError
+from pipelines.values import agrees, plain_params, shown_value, to_json
+from pipelines.values import as_options as as_options
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from pipelines.evaluation.report import Report
     from pipelines.exporting import ExportParity
     from pipelines.progress import Progress
-
-Options = TypeVar("Options")
 
 #: Constructor arguments that every pipeline has: how a run is carried out, not what the model is.
 RUN_PARAMS = frozenset({"device", "precision", "seed", "threads"})
@@ -373,12 +370,12 @@ class Pipeline(ABC):
             stored = getattr(self, name)
             if name in allowed:
                 setattr(self, name, value)
-            elif not _agrees(stored, value):
+            elif not agrees(stored, value):
                 raise ConfigError(
                     f"the checkpoint was made with another {name}",
                     where=where,
-                    found=_shown(stored),
-                    expected=_shown(value),
+                    found=shown_value(stored),
+                    expected=shown_value(value),
                     cure=f"drop --{name}, or fit a new model",
                 )
 
@@ -438,83 +435,6 @@ class Pipeline(ABC):
             torch.set_num_threads(self.threads)
         torch.manual_seed(self.seed)
         return torch
-
-
-def as_options(cls: type[Options], value: Options | Mapping[str, Any], where: str) -> Options:
-    """A dataclass of options from itself, or from a mapping of some of its fields (as JSON and YAML hold it).
-
-    Raises:
-        ConfigError: a field that does not exist, with the nearest name.
-
-    Example:
-        >>> from pipelines.training.options import TrainOptions
-        >>> as_options(TrainOptions, {"epochs": 3}, "train").epochs
-        3
-    """
-    if isinstance(value, cls):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigError("not options", where=where, found=type(value).__name__, expected=f"{cls.__name__} or a dict")
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for name in value:
-        if name not in names:
-            raise ConfigError(
-                "unknown option", where=f"{where}.{name}", cure=did_you_mean(name, names) or ", ".join(names)
-            )
-    # JSON has lists where the options have tuples.
-    return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
-
-
-def _agrees(stored: Any, asked: Any) -> bool:
-    """Whether an argument given by the user contradicts the stored one; unset (None) parts ask for nothing."""
-    if dataclasses.is_dataclass(asked) and not isinstance(asked, type):
-        fields = dataclasses.fields(asked)
-        return all(
-            getattr(asked, f.name) in (None, f.default) or getattr(asked, f.name) == getattr(stored, f.name)
-            for f in fields
-        )
-    return stored == asked
-
-
-def _shown(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {k: v for k, v in dataclasses.asdict(value).items() if v is not None}
-    return value
-
-
-def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments as JSON-ready values (dataclasses become dictionaries, paths text)."""
-    return json.loads(json.dumps(dict(params), default=_plain))
-
-
-def to_json(value: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON that every reader takes: what is not a finite number becomes null.
-
-    Example:
-        >>> to_json({"mse": 0.5, "mase": float("nan")})
-        '{"mse": 0.5, "mase": null}'
-    """
-    return json.dumps(_finite(json.loads(json.dumps(dict(value), default=_plain))), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return value.item()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not plain")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.base import RUN_PARAMS, Evaluation, Pipeline, Result, _plain
+from pipelines.base import RUN_PARAMS, Evaluation, Pipeline, Result
 from pipelines.domains import DOMAINS
 from pipelines.errors import ConfigError
+from pipelines.values import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _same_seed_same_result(kit: Kit) -> None:
 def _result_is_complete(kit: Kit) -> None:
     result = kit.model().predict(kit.inputs)
     _require(isinstance(result, Result), "predict returns a Result")
-    json.dumps(result.to_dict(), allow_nan=False, default=_plain)
+    json.dumps(result.to_dict(), allow_nan=False, default=plain)
     saved = result.save(kit.folder / result.default_name)
     _require(saved.stat().st_size > 0, "a saved result is not empty")
     result.plot(kit.folder / "result.png")
@@ -175,7 +176,7 @@ def _evaluation_is_complete(kit: Kit) -> None:
     _require(all(count > 0 for count in evaluation.counts.values()), "an evaluation counts what it measured")
     _require(evaluation.baselines, "baselines are always beside")
     _require(all(math.isfinite(value) for value in evaluation.metrics.values()), "metrics are finite")
-    text = json.dumps(evaluation.to_dict(), allow_nan=False, default=_plain)
+    text = json.dumps(evaluation.to_dict(), allow_nan=False, default=plain)
     _require(json.loads(text).keys() >= evaluation.metrics.keys(), "metrics stand at the top level")
     evaluation.save(kit.folder / "evaluation.json")
 
@@ -223,7 +224,7 @@ def _export_agrees(kit: Kit) -> None:
 def _same(a: Result, b: Result) -> bool:
     def content(result: Result) -> str:
         kept = {k: v for k, v in result.to_dict().items() if k not in ("provenance", "notes")}
-        return json.dumps(kept, sort_keys=True, default=_plain)
+        return json.dumps(kept, sort_keys=True, default=plain)
 
     return content(a) == content(b)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from core_attention.contract import TokenMixer
 
 PEER = "softmax"
@@ -33,7 +35,7 @@ def bench(names: Sequence[str], lengths: Sequence[int], *, dim: int, batch: int,
     import torch
 
     import core_attention
-    from core_attention.checks import check_mechanism, largest_intermediate
+    from core_attention.checks import check_mechanism
 
     wanted = list(names) or core_attention.names(kind="mixer", grid=1)
     for name in wanted:
@@ -46,13 +48,22 @@ def bench(names: Sequence[str], lengths: Sequence[int], *, dim: int, batch: int,
         with torch.no_grad():
             for name, mixer in mixers.items():
                 mixer(x)
-                memory[name, length] = largest_intermediate(mixer, x)
+                memory[name, length] = _largest_tensor(mixer, x)
             for _ in range(repeats):
                 for name, mixer in mixers.items():
                     start = time.perf_counter()
                     mixer(x)
                     times.setdefault((name, length), []).append(time.perf_counter() - start)
     return _rows(wanted, lengths, times, memory)
+
+
+def _largest_tensor(mixer: TokenMixer, x: Tensor) -> int:
+    """Elements of the largest tensor that a forward pass makes."""
+    from core_attention._check_inputs import LargestTensor
+
+    with LargestTensor() as seen:
+        mixer(x)
+    return seen.elements
 
 
 def _mixer(name: str, dim: int, length: int) -> TokenMixer:

@@ -165,14 +165,40 @@ def _explain(error: Exception, parser: ArgumentParser) -> ConfigError:
     group = re.search(r"Group '([\w.]+)' does not accept option '(\w+)'", text)
     if group:
         text = f"Option '{group[1]}.{group[2]}' is not accepted"
-    unknown = re.search(
-        r"(?:unrecognized arguments: |Option |Key )[\"']?-*([\w.\-]+)[\"']?(?: is not accepted|.*)", text
-    )
+    unknown = re.search(r"(?:unrecognized arguments: |Option |Key )[\"']?-*([\w.\-]+)", text)
     if unknown and re.search(r"unrecognized arguments|not accepted|not expected", text):
-        name = unknown[1]
-        cure = did_you_mean(name, known) or f"see `{parser.prog} --help`"
-        return ConfigError("unknown option", where=f"--{name}", cure=cure)
+        near = did_you_mean(unknown[1], known).replace("did you mean ", "did you mean --")
+        return ConfigError("unknown option", where=f"--{unknown[1]}", cure=near or f"see `{parser.prog} --help`")
+    value = re.search(r"Parser key \"([\w.]+)\": .*?Expected an? (.+?)\. Got value: (.+)", text)
+    if value:
+        name, expected, found = value.groups()
+        return ConfigError("not such a value", where=f"--{name}", found=found.rstrip("."), expected=_in_words(expected))
+    union = re.search(r"Parser key \"([\w.]+)\": .*?Subtypes: \[(.*?)\] Errors: .*Given value: (.+)", text)
+    if union:
+        name, kinds, found = union.groups()
+        expected = " or ".join(_in_words(kind) for kind in kinds.split(", <class 'NoneType'>")[0].split(", "))
+        return ConfigError("not such a value", where=f"--{name}", found=found.rstrip("."), expected=expected)
+    missing = re.search(r"arguments? (?:is|are) required: (.+)", text)
+    if missing:
+        needed = missing[1] if missing[1] == "inputs" else f"--{missing[1].lstrip('-')}"
+        return ConfigError("is missing", where=needed, expected=_help_of(parser, missing[1].lstrip("-")))
     return ConfigError(text.rstrip("."), where=parser.prog, cure=f"see `{parser.prog} --help`")
+
+
+def _in_words(expected: str) -> str:
+    """A type as people say it.
+
+    Example:
+        >>> _in_words("typing.Literal['a', 'b']"), _in_words("<class 'int'>")
+        ("'a', 'b'", 'a whole number')
+    """
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    plain = re.sub(r"<class '(\w+)'>", lambda found: words.get(found[1], found[1]), expected)
+    return re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", plain)
+
+
+def _help_of(parser: ArgumentParser, name: str) -> str | None:
+    return next((action.help for action in parser._actions if action.dest == name), None)
 
 
 def to_yaml(parser: ArgumentParser, config: Namespace) -> str:

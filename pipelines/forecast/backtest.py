@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from pipelines.base import Provenance, Result, _plain, save_figure
+from pipelines.base import Provenance, Result, save_figure, to_json
 from pipelines.errors import ConfigError, InputError
-from pipelines.forecast.engine import Fitted
-from pipelines.forecast.models.adapter import build_model
+from pipelines.forecast.engine import Fitted, baselines
 from pipelines.forecast.options import MODELS
 from pipelines.forecast.predict import hidden, predict
 from pipelines.forecast.result import Forecast
@@ -55,7 +53,7 @@ class Backtest(Result):
         writers: dict[str, Any] = {
             ".csv": lambda: self.frame.to_csv(index=False),
             ".parquet": lambda: self.frame.to_parquet(index=False),
-            ".json": lambda: json.dumps(self.to_dict(), indent=1, default=_plain) + "\n",
+            ".json": lambda: to_json(self.to_dict(), indent=1) + "\n",
         }
         if target.suffix not in writers:
             raise ConfigError("cannot write this kind of file", where=target, expected=".csv, .parquet or .json")
@@ -156,16 +154,9 @@ def _fitted_before(f: Forecaster, table: SeriesTable, rows: int) -> Forecaster:
 def _compare(f: Forecaster, table: SeriesTable, forecast: Forecast, rows: int) -> pd.DataFrame:
     """One origin's forecasts beside the truth and the baselines, with the scale of each variable."""
     ready = f.state.prepared(f, _cut(table, rows), protocol=None, future=f.horizon)
-    rules = {
-        name: ready.inverse(
-            build_model(name, context=f.context, horizon=f.horizon, **ready.sizes, season=ready.season)(
-                *(ready.latest(f.horizon)[part] for part in ("x", "x_mark", "y_mark", "past"))
-            ),
-            np.arange(len(ready.series)),
-        )
-        for name, info in MODELS.items()
-        if info.baseline and name != f.model
-    }
+    inputs = [ready.latest(f.horizon)[part] for part in ("x", "x_mark", "y_mark", "past")]
+    numbers = np.arange(len(ready.series))
+    rules = {name: ready.inverse(rule(*inputs), numbers) for name, rule in baselines(f, ready).items()}
     percent, out = f"{100 * f.interval:g}", []
     for number, part in enumerate(forecast.series):
         index, c = divmod(number, len(table.targets))
@@ -176,7 +167,7 @@ def _compare(f: Forecaster, table: SeriesTable, forecast: Forecast, rows: int) -
         lo, hi = part.bands[f.interval]
         part.truth = pd.Series(truth, index=part.mean.index)
         columns = {
-            "unique_id": one.id,
+            "unique_id": part.name,
             "variable": part.variable,
             "origin": one.time[start - 1].isoformat(),
             "ds": part.mean.index,
@@ -204,7 +195,9 @@ def _covered(frame: pd.DataFrame, model: str, percent: str) -> float:
 def _result(f: Forecaster, table: SeriesTable, frame: pd.DataFrame, last: Forecast, refit: bool) -> Backtest:
     percent = f"{100 * f.interval:g}"
     own = _errors(frame, f.model) | {f"coverage_{percent}": _covered(frame, f.model, percent)}
-    rules = {n: _errors(frame, n) for n, info in MODELS.items() if info.baseline and n in frame.columns and n != f.model}
+    rules = {
+        n: _errors(frame, n) for n, info in MODELS.items() if info.baseline and n in frame.columns and n != f.model
+    }
     each = [
         {"origin": str(origin), **_errors(part, f.model), f"coverage_{percent}": _covered(part, f.model, percent)}
         for origin, part in frame.groupby("origin", sort=False)

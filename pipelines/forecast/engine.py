@@ -16,7 +16,7 @@ from pipelines.data.datasets.forecasting import ForecastWindows, Prepared, prepa
 from pipelines.errors import ConfigError
 from pipelines.forecast.models.adapter import ForecastModule, build_model
 from pipelines.forecast.models.wrapping import example_inputs, sizes_of, wrap_official
-from pipelines.forecast.options import ArchOptions, architecture, model_info
+from pipelines.forecast.options import MODELS, ArchOptions, architecture, model_info
 
 if TYPE_CHECKING:
     from pipelines.data.formats.table_types import SeriesTable
@@ -59,8 +59,7 @@ class Fitted:
             table, context=f.context, horizon=f.horizon, protocol=protocol, fitted=self.stats, future=future
         )
         if self.module is None and self.official is not None:
-            self.module = wrap_official(f.model, self.official, **ready.sizes)
-            self.module.to(_device(f)).eval()
+            self.module = wrap_official(f.model, self.official, **ready.sizes).to(_device(f))
         if self.stats is None:
             rows = "its training rows" if protocol else "all its rows"
             ready.notes.append(f"the official checkpoint holds no scaling: {table.source} was scaled by {rows}")
@@ -121,9 +120,7 @@ def fit(f: Forecaster, table: SeriesTable) -> Fitted:
     training = {} if info.baseline else _train(f, module, ready)
     module.eval()
     segments = ready.segments or []
-    ends = {
-        one.id: one.time[cut.train[1] - 1].isoformat() for one, cut in zip(table.series, segments, strict=True)
-    }
+    ends = {one.id: one.time[cut.train[1] - 1].isoformat() for one, cut in zip(table.series, segments, strict=True)}
     fitted = Fitted(f.model, module, stats=ready.state(), sizes=_sizes(ready), train_end=ends, training=training)
     fitted.levels, radii = validation_radii(f, fitted, ready)
     fitted.radii = torch.from_numpy(radii)
@@ -136,13 +133,17 @@ def _sizes(ready: Prepared) -> dict[str, Any]:
 
 def _build(f: Forecaster, ready: Prepared) -> ForecastModule:
     return build_model(
-        f.model,
-        context=f.context,
-        horizon=f.horizon,
-        attention=f.attention,
-        arch=f.arch,
-        **_sizes(ready),
+        f.model, context=f.context, horizon=f.horizon, attention=f.attention, arch=f.arch, **_sizes(ready)
     )
+
+
+def baselines(f: Forecaster, ready: Prepared) -> dict[str, ForecastModule]:
+    """The rules without parameters that are reported beside every model, in eval mode on the CPU."""
+    return {
+        name: build_model(name, context=f.context, horizon=f.horizon, **_sizes(ready)).eval()
+        for name, info in MODELS.items()
+        if info.baseline and name != f.model
+    }
 
 
 def _train(f: Forecaster, module: ForecastModule, ready: Prepared) -> dict[str, Any]:

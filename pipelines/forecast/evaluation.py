@@ -19,10 +19,9 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.bootstrap import block_bootstrap
 from pipelines.evaluation.conformal import AdaptiveConformal, ConformalRun, SplitConformal
 from pipelines.evaluation.metrics import ErrorSums, MaseSums, seasonal_scale, window_errors
-from pipelines.forecast.engine import Fitted, batches, roll
+from pipelines.forecast.engine import Fitted, baselines, batches, roll
 from pipelines.forecast.intervals import MOST_WINDOWS, levels_with, one_series, scores_of
-from pipelines.forecast.models.adapter import ForecastModule, build_model
-from pipelines.forecast.options import MODELS
+from pipelines.forecast.models.adapter import ForecastModule
 
 if TYPE_CHECKING:
     from pipelines.data.formats.table_types import SeriesTable
@@ -77,19 +76,10 @@ def evaluate(f: Forecaster, table: SeriesTable) -> Evaluation:
     ready = fitted.prepared(f, table, protocol=f.protocol)
     if fitted.module is None:
         raise ConfigError("there is no model", where="evaluate")
-    models = {f.model: fitted.module, **_baselines(f, ready)}
+    models = {f.model: fitted.module, **baselines(f, ready)}
     tallies, pred = _forecast_all(f, ready, models)
     runs = _intervals(f, fitted, ready, pred)
     return _summary(f, table, ready, tallies, runs)
-
-
-def _baselines(f: Forecaster, ready: Prepared) -> dict[str, ForecastModule]:
-    sizes = {**ready.sizes, "season": ready.season}
-    return {
-        name: build_model(name, context=f.context, horizon=f.horizon, **sizes).eval()
-        for name, info in MODELS.items()
-        if info.baseline and name != f.model
-    }
 
 
 def _forecast_all(

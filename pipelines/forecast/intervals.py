@@ -105,7 +105,7 @@ def future_radii(f: Forecaster, fitted: Fitted, ready: Prepared, index: int, hor
     start = _first_held_out(fitted, ready, index)
     rows = (max(0, start - ready.context), len(ready.series[index]))
     windows = one_series(ready, index, rows, horizon, MOST_WINDOWS)
-    name = ready.series[index].id
+    name = "" if len(ready.series) == 1 else f" of '{ready.series[index].id}'"
     if windows is None or len(windows) < LEAST_WINDOWS:
         return _stored(fitted, levels, horizon, name, 0 if windows is None else len(windows))
     scores = scores_of(fitted, windows)
@@ -115,7 +115,7 @@ def future_radii(f: Forecaster, fitted: Fitted, ready: Prepared, index: int, hor
     thinned = f", every {windows.stride} rows" if windows.stride > 1 else ""
     covered = run.at(f.interval)["coverage"]
     note = (
-        f"intervals of '{name}': adaptive conformal over {len(windows)} held-out windows{thinned}; "
+        f"intervals{name}: adaptive conformal over {len(windows)} held-out windows{thinned}; "
         f"the {100 * f.interval:g} % interval covered {100 * covered:.1f} % of the second half"
     )
     return FutureRadii({level: run.radius_last[k] for k, level in enumerate(levels)}, note)
@@ -137,7 +137,7 @@ def _first_held_out(fitted: Fitted, ready: Prepared, index: int) -> int:
 def _stored(fitted: Fitted, levels: list[float], horizon: int, name: str, windows: int) -> FutureRadii:
     if fitted.radii is None:
         raise ConfigError(
-            f"too few rows to know the errors of this model on series '{name}'",
+            f"too few rows to know the errors of this model{name}",
             where="interval",
             found=f"{windows} held-out windows",
             expected=f"at least {LEAST_WINDOWS}",
@@ -152,7 +152,7 @@ def _stored(fitted: Fitted, levels: list[float], horizon: int, name: str, window
     chosen = {level: radii[_nearest(fitted.levels, level)][index] * growth for level in levels}
     beyond = f", widened by the square root of time beyond step {stored}" if horizon > stored else ""
     return FutureRadii(
-        chosen, f"intervals of '{name}': {windows} held-out windows are too few, those of the validation rows serve{beyond}"
+        chosen, f"intervals{name}: {windows} held-out windows are too few, those of the validation rows serve{beyond}"
     )
 
 

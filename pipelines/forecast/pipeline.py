@@ -225,7 +225,9 @@ class Forecaster(Pipeline):
             "missing": self.missing,
             "constant": flat,
         }
-        if is_name(data, self.domain):
+        # A bare word that is no file was meant as a name: the catalogue suggests the nearest.
+        bare = isinstance(data, str) and data.isidentifier() and not Path(data).exists()
+        if bare or is_name(data, self.domain):
             return read_named(data, domain=self.domain, columns=self.columns, **options)
         return read_table(data, columns=self.columns, **options)
 

@@ -59,9 +59,9 @@ def predict_known(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
         raise ConfigError("too few rows to hide some", where=table.source, found=shortest)
     series = [hidden(one, len(one) - horizon) for one in table.series]
     result = predict(f, dataclasses.replace(table, series=tuple(series)), horizon)
-    truths = {(one.id, name): one.target[-horizon:, c] for one in table.series for c, name in enumerate(table.targets)}
-    for part in result.series:
-        part.truth = pd.Series(truths[part.name, part.variable], index=part.mean.index)
+    truths = [one.target[-horizon:, c] for one in table.series for c in range(len(table.targets))]
+    for part, truth in zip(result.series, truths, strict=True):
+        part.truth = pd.Series(truth, index=part.mean.index)
     result.notes = (*result.notes, f"the last {horizon} rows were hidden from the forecast and are drawn as the truth")
     return result
 
@@ -92,7 +92,8 @@ def _series(
             for level, radius in radii.by_level.items()
         }
         history = pd.Series(one.target[:, c], index=one.time, name=name)
-        out.append(SeriesForecast(one.id, name, history, pd.Series(mean[:, c], index=stamps, name=name), bands))
+        label = name if table.wide else one.id
+        out.append(SeriesForecast(label, name, history, pd.Series(mean[:, c], index=stamps, name=name), bands))
     return out
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipelines.base import Provenance, Result, _plain, save_figure
+from pipelines.base import Provenance, Result, save_figure, to_json
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ class SeriesForecast:
     """The forecast of one variable of one series, in its own units.
 
     Args:
-        name: name of the series (and variable).
+        name: name of the series; in a wide table, of the column.
+        variable: name of the column.
         history: the values up to the origin, for the picture.
         mean: (H,) point forecast with its time stamps as index.
         bands: level -> (lo (H,), hi (H,)).
@@ -60,16 +60,18 @@ class Forecast(Result):
         import pandas as pd
 
         percent = f"{100 * self.interval:g}"
-        several = len({s.variable for s in self.series}) > 1 and len({s.name for s in self.series}) > 1
+        several = any(s.variable != s.name for s in self.series) and len({s.variable for s in self.series}) > 1
         parts = []
         for one in self.series:
             lo, hi = one.bands[self.interval]
             columns: dict[str, Any] = {"unique_id": one.name, "ds": one.mean.index}
             if several:
                 columns["variable"] = one.variable
-            elif len({s.name for s in self.series}) == 1 and len(self.series) > 1:
-                columns["unique_id"] = one.variable
-            columns |= {self.model: one.mean.to_numpy(), f"{self.model}-lo-{percent}": lo, f"{self.model}-hi-{percent}": hi}
+            columns |= {
+                self.model: one.mean.to_numpy(),
+                f"{self.model}-lo-{percent}": lo,
+                f"{self.model}-hi-{percent}": hi,
+            }
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
 
@@ -94,7 +96,7 @@ class Forecast(Result):
         elif kind == ".parquet" and target.suffix == ".parquet":
             atomic_write(target, frame.to_parquet(index=False))
         elif kind == ".json" and target.suffix == ".json":
-            atomic_write(target, json.dumps(self.to_dict(), indent=1, default=_plain) + "\n")
+            atomic_write(target, to_json(self.to_dict(), indent=1) + "\n")
         else:
             raise ConfigError(
                 "cannot write this kind of file", where=target, found=target.suffix, expected=".csv, .parquet or .json"
@@ -126,10 +128,9 @@ class Forecast(Result):
         """History, forecast and fan of up to six series; with a path, also written there."""
         from pipelines.evaluation.plots import ForecastPanel, forecast_figure
 
-        alone = len({one.name for one in self.series}) == 1
         panels = [
             ForecastPanel(
-                title=one.variable if alone else f"{one.name}: {one.variable}",
+                title=one.name if one.name == one.variable else f"{one.name}: {one.variable}",
                 history_time=one.history.index[-4 * self.horizon :],
                 history=one.history.to_numpy()[-4 * self.horizon :],
                 time=one.mean.index,
@@ -154,7 +155,9 @@ class Forecast(Result):
             section="Forecast",
         )
         report.add_figure(
-            self.plot(), f"History, forecast and intervals of {len(self.series)} series by {self.model}", section="Forecast"
+            self.plot(),
+            f"History, forecast and intervals of {len(self.series)} series by {self.model}",
+            section="Forecast",
         )
 
     def __str__(self) -> str:

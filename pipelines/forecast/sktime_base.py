@@ -169,7 +169,7 @@ class NeuralForecaster(BaseForecaster):
 
     def _learn(self, rows: table.Rows, asked: int, notes: list[str]) -> None:
         """Fit on all rows but the last ones, which validate, and keep what was learnt."""
-        sizes = table.plan(len(rows), self.context, asked, self.validation)
+        sizes = table.plan(len(rows), _plain(self.context), _plain(asked), self.validation)
         sizes = self._judged(rows, sizes)
         if sizes.context < self.context:
             notes.append(f"{len(rows)} rows are few: the context is {sizes.context} rows instead of {self.context}")
@@ -197,7 +197,7 @@ class NeuralForecaster(BaseForecaster):
         from pipelines.training.randomness import isolated
 
         with isolated():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(_plain(self.seed))
             return build_model(
                 self._model(),
                 context=ready.context,
@@ -211,11 +211,11 @@ class NeuralForecaster(BaseForecaster):
         from pipelines.training.loop import train
 
         options = TrainOptions(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            max_steps=self.max_steps,
+            epochs=_plain(self.epochs),
+            batch_size=_plain(self.batch_size),
+            learning_rate=_plain(self.learning_rate),
+            patience=_plain(self.patience),
+            max_steps=_plain(self.max_steps),
         )
         with tempfile.TemporaryDirectory() as scratch:
             try:
@@ -226,7 +226,7 @@ class NeuralForecaster(BaseForecaster):
                     ready.windows("val") if sizes.val else None,
                     options,
                     folder=scratch,
-                    seed=self.seed,
+                    seed=_plain(self.seed),
                     device=self.device,
                     default_lr=model_info(self._model()).learning_rate,
                 )
@@ -326,6 +326,11 @@ class NeuralForecaster(BaseForecaster):
     def _warn(self, notes: list[str]) -> None:
         for note in dict.fromkeys(notes):
             warn(f"{type(self).__name__}: {note}", obj=self)
+
+
+def _plain(value: Any) -> Any:
+    """A Python number: tuning in sktime draws NumPy's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _radius(scores: Floats, level: float) -> Floats:

@@ -44,7 +44,9 @@ def test_the_page_works_with_attention(
 ) -> None:
     series = read_named("exchange").series[0]
     table = tmp_path / "rates.csv"
-    rows = [f"{stamp:%Y-%m-%d},{row[0]},{row[1]}" for stamp, row in zip(series.time[:700], series.target[:700], strict=True)]
+    rows = [
+        f"{stamp:%Y-%m-%d},{row[0]},{row[1]}" for stamp, row in zip(series.time[:700], series.target[:700], strict=True)
+    ]
     table.write_text("\n".join(["date,USD,JPY", *rows]), encoding="utf-8")
     words = ["forecast", "evaluate", "--data", str(table), "--model", "transformer", "--attention", newcomer]
     sizes = ["--context", "32", "--horizon", "8", "--arch.d_model", "16", "--arch.e_layers", "1", "--train.epochs", "1"]

@@ -285,6 +285,17 @@ def test_an_interrupted_fit_says_that_nothing_is_kept(monkeypatch: pytest.Monkey
         small(LTSFLinearForecaster).fit(series(), fh=[1])
 
 
+def test_tuning_over_cross_validation_works() -> None:
+    from sktime.forecasting.model_selection import ForecastingGridSearchCV
+    from sktime.split import ExpandingWindowSplitter
+
+    splits = ExpandingWindowSplitter(fh=[1, 2], initial_window=40, step_length=10)
+    grid = {"context": np.array([4, 6]), "batch_size": np.array([8, 16]), "seed": np.array([1])}
+    search = ForecastingGridSearchCV(small(LTSFLinearForecaster), splits, grid).fit(series(), fh=[1, 2])
+    assert search.best_params_["context"] in (4, 6)
+    assert np.isfinite(search.predict()).all()
+
+
 def test_plan_keeps_every_row_and_every_size_possible() -> None:
     for rows in range(2, 200):
         for context, horizon, share in ((1, 1, 0.2), (8, 3, 0.0), (336, 96, 0.2), (5, 200, 0.5), (50, 1, 0.9)):
