@@ -253,7 +253,8 @@ def default_run_folder(domain: str, *, root: str | os.PathLike[str] = "runs", cr
 
 def _write_durably(temporary: pathlib.Path, target: pathlib.Path, content: Content) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with _explained(target):
+    # The size is given here too: after a failed flush, closing the file fails once more, outside the inner block.
+    with _explained(target, len(data) if isinstance(data, bytes) else None):
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file, _explained(target, len(data) if isinstance(data, bytes) else file):
             data(file) if callable(data) else file.write(data)

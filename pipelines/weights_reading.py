@@ -33,6 +33,7 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "params")
 
 
 def read_file(path: pathlib.Path) -> Mapping[str, Any]:
+    """What a weights file holds, by its ending; a WeightsError for anything that is no safe file of weights."""
     if not path.is_file():
         raise WeightsError("no such file of weights", where=path, cure="check the path")
     if path.suffix == ".safetensors":
@@ -47,6 +48,7 @@ def read_file(path: pathlib.Path) -> Mapping[str, Any]:
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose header was checked against the file's size first."""
     import safetensors
     import safetensors.torch
 
@@ -148,6 +150,7 @@ def _refused_pickle(path: pathlib.Path, message: str) -> WeightsError:
 
 
 def tensors_of(content: Mapping[str, Any], where: object) -> dict[str, Tensor]:
+    """The state dict in a checkpoint's content, also where it lies under one of the usual names."""
     import torch
 
     for key in _NESTED:
@@ -164,6 +167,7 @@ def tensors_of(content: Mapping[str, Any], where: object) -> dict[str, Tensor]:
 
 
 def without_prefix(state: dict[str, Tensor], where: object, *, lightning: bool) -> dict[str, Tensor]:
+    """Names without the prefix that a wrapper (DataParallel, a LightningModule) put before all of them."""
     for prefix in ("module.", "model.") if lightning else ("module.",):
         if all(name.startswith(prefix) for name in state):
             _LOGGER.warning("%s: the prefix %r of all %d names was taken off", where, prefix, len(state))
@@ -172,6 +176,7 @@ def without_prefix(state: dict[str, Tensor], where: object, *, lightning: bool) 
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Raise WeightsError naming the first tensor that holds a NaN or an infinite value."""
     import torch
 
     for name, tensor in tensors.items():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.datasets.forecasting import ForecastWindows, Prepared, prepare
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, WeightsError
 from pipelines.forecast.models.adapter import ForecastModule, build_model
 from pipelines.forecast.models.wrapping import example_inputs, sizes_of, wrap_official
 from pipelines.forecast.options import MODELS, ArchOptions, architecture, model_info
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pipelines.forecast.pipeline import Forecaster
 
 Batch = dict[str, Tensor]
+#: The official code's names of options that messages name as ours.
+_OURS = {"seq_len": "context", "pred_len": "horizon"}
 
 
 @dataclasses.dataclass
@@ -209,7 +211,19 @@ def from_official(f: Forecaster, path: Path) -> Fitted:
     """Open an official checkpoint with what shapes cannot tell from the forecaster's options."""
     from pipelines.official import load_official
 
-    module = load_official(f.model, path, **_official_keywords(f))
+    try:
+        module = load_official(f.model, path, **_official_keywords(f))
+    except WeightsError as error:
+        if error.where not in _OURS:
+            raise
+        name = _OURS[error.where]
+        raise WeightsError(
+            f"the checkpoint was made with another {name}",
+            where=path,
+            found=f"{name} {error.found}",
+            expected=f"{name} {error.expected}",
+            cure=f"--{name} {error.expected}",
+        ) from None
     return Fitted(f.model, None, official=module, origin=f"official checkpoint {path.name}")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data.datasets.forecasting import Prepared
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, InputError
 from pipelines.forecast.engine import roll
 from pipelines.forecast.intervals import FutureRadii, future_radii
 from pipelines.forecast.result import Forecast, SeriesForecast
@@ -33,6 +33,7 @@ def predict(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
     fitted = f.state
     if horizon < 1:
         raise ConfigError("must be at least 1 row", where="horizon", found=horizon)
+    _check_rows(f, table)
     ready = fitted.prepared(f, table, protocol=None, future=horizon)
     if fitted.module is None:
         raise ConfigError("there is no model", where="predict")
@@ -50,6 +51,18 @@ def predict(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
         for part in _series(f, table, one, ready, index, scaled[index], radii[index])
     ]
     return Forecast(series, f.model, f.interval, f.provenance(table.source), tuple(dict.fromkeys(notes)))
+
+
+def _check_rows(f: Forecaster, table: SeriesTable) -> None:
+    for one in table.series:
+        if len(one) < f.context:
+            raise InputError(
+                f"series '{one.id}' is shorter than the context",
+                where=table.source,
+                found=f"{len(one)} rows",
+                expected=f"at least {f.context}",
+                cure="give more rows, or fit a model with a shorter --context",
+            )
 
 
 def predict_known(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
@@ -79,7 +92,13 @@ def hidden(one: TimeSeries, origin: int) -> TimeSeries:
 
 
 def _series(
-    f: Forecaster, table: SeriesTable, one: TimeSeries, ready: Prepared, index: int, scaled: np.ndarray, radii: FutureRadii
+    f: Forecaster,
+    table: SeriesTable,
+    one: TimeSeries,
+    ready: Prepared,
+    index: int,
+    scaled: np.ndarray,
+    radii: FutureRadii,
 ) -> list[SeriesForecast]:
     """One entry a variable, in the units of the table."""
     mean = ready.inverse(scaled[None], index)[0]

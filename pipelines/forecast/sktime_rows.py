@@ -35,6 +35,11 @@ class Rows:
         step: step of time as a pandas alias; None for whole numbers.
         y: (T, C) float64, NaN where nothing was measured. x: (T, K) float64, NaN likewise.
         names: of the C columns. covariates: of the K columns.
+
+    Example:
+        >>> rows = read(pd.DataFrame({"y": [1.0, 2.0, 4.0]}, index=[0, 1, 3]), None, notes := [])
+        >>> rows.y.ravel().tolist(), list(rows.ahead(2)), notes
+        ([1.0, 2.0, nan, 4.0], [4, 5], ['1 missing steps inserted'])
     """
 
     index: pd.Index

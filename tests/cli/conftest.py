@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import os
 import pathlib
 import shlex
 from collections.abc import Callable, Iterator
@@ -40,14 +38,6 @@ def run_here(line: str) -> Done:
         except SystemExit as stop:  # --help and --print_config leave by the parsing library
             code = int(stop.code or 0)
     return Done(code, out.getvalue(), err.getvalue())
-
-
-def listing(folder: pathlib.Path) -> dict[str, str]:
-    """Every path below a folder with the sum of its content."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -106,12 +96,3 @@ def model(exchange: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
     done = run_here(f"forecast fit --data {exchange} --context 24 --horizon 8 --train.epochs 1 --quiet -o {folder}/")
     assert done.code == 0, done.err
     return folder
-
-
-@pytest.fixture
-def keep_environment() -> Iterator[None]:
-    """Put the process's environment back."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)

@@ -1,4 +1,4 @@
-"""Bad input: one message that names the place, what was found, what was expected and the cure; exit 2; nothing written."""
+"""Bad input: one message with the place, what was found, what was expected and the cure; exit 2; nothing written."""
 
 from __future__ import annotations
 
