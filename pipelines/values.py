@@ -89,8 +89,9 @@ def plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        return value.item()
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    array: Any = value
+    if hasattr(array, "item") and getattr(array, "ndim", 0) == 0:
+        return array.item()
+    if hasattr(array, "tolist"):
+        return array.tolist()
     raise TypeError(f"{type(value).__name__} is not plain")

@@ -252,7 +252,10 @@ def _figures(f: Forecaster, tallies: dict[str, Tally], runs: IntervalFigures) ->
 
     errors = {name: tally.sums.by_horizon()["mse"] for name, tally in tallies.items()}
     coverage = {
-        f"{kind} conformal": (runs.adaptive[0].levels, [runs.pooled(kind, float(p))["coverage"] for p in runs.adaptive[0].levels])
+        f"{kind} conformal": (
+            runs.adaptive[0].levels,
+            [runs.pooled(kind, float(p))["coverage"] for p in runs.adaptive[0].levels],
+        )
         for kind in ("adaptive", "split")
     }
     figures: list[tuple[str, str, Any]] = [

@@ -75,7 +75,7 @@ def one_series(ready: Prepared, index: int, rows: tuple[int, int], horizon: int,
 
 
 def validation_radii(f: Forecaster, fitted: Fitted, ready: Prepared) -> tuple[list[float], Floats]:
-    """Plain split-conformal radii (K, H, C) from the validation windows of all series together, stored with the weights."""
+    """Plain split-conformal radii (K, H, C) from the validation windows of all series, stored with the weights."""
     levels = levels_with(f.interval)
     most = max(LEAST_WINDOWS, MOST_WINDOWS // len(ready.series))
     found = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -52,8 +53,8 @@ class Forecaster(Pipeline):
 
     domain: ClassVar[str] = "forecast"
     summary: ClassVar[str] = "Forecast time series from a table (CSV, Parquet): point forecasts, intervals, figures."
-    verbs: ClassVar[dict[str, str]] = {"backtest": "backtest"}
-    endings: ClassVar[dict[str, tuple[str, ...]]] = {
+    verbs: ClassVar[Mapping[str, str]] = {"backtest": "backtest"}
+    endings: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "predict": (".csv", ".parquet", ".json"),
         "backtest": (".csv", ".parquet", ".json"),
     }
