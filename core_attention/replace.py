@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from core_attention.contract import MechanismError, TokenMixer
 
 # Only this class: others named Attention in timm reduce, window or rotate tokens in their own forward.
 _TIMM_HOMES = ("timm.layers.attention", "timm.models.vision_transformer")
+Model = TypeVar("Model", bound=nn.Module)
+_log = logging.getLogger("core_attention.replace")
 _PROJECTIONS = ("query_projection", "key_projection", "value_projection", "out_projection")
 
 
@@ -40,7 +43,7 @@ class MixerAttention(nn.Module):
         return self.proj_drop(self.mixer(x).y)
 
 
-def replace_attention(model: nn.Module, name: str, **options: Any) -> int:
+def replace_attention(model: Model, name: str, **options: Any) -> Model:
     """Replace every attention of a timm vision transformer by a mechanism, in place.
 
     ``softmax`` takes over all weights (projections, norms of queries and keys, dropout, scale) and keeps the outputs.
@@ -53,7 +56,7 @@ def replace_attention(model: nn.Module, name: str, **options: Any) -> int:
         options: the mechanism's options; ``qkv_bias`` and ``dropout`` are the model's own unless given here.
 
     Returns:
-        How many were replaced.
+        The same model, so that calls can be chained; how many attentions were replaced is logged.
 
     Raises:
         MechanismError: the model holds no such attention, one that has parts with no place here (a gate, a norm of the
@@ -64,7 +67,7 @@ def replace_attention(model: nn.Module, name: str, **options: Any) -> int:
         >>> import timm
         >>> from core_attention import replace_attention
         >>> model = timm.create_model("test_vit", pretrained=False)
-        >>> replace_attention(model, "softmax") == len(model.blocks)
+        >>> replace_attention(model, "softmax") is model
         True
     """
     spec = registry.spec(name)
@@ -82,7 +85,8 @@ def replace_attention(model: nn.Module, name: str, **options: Any) -> int:
     built = [_converted(child, name, options) for _, _, child in found]
     for (parent, child_name, _), replacement in zip(found, built, strict=True):
         setattr(parent, child_name, replacement)
-    return len(found)
+    _log.info("replaced %d attentions of %s by %s", len(found), type(model).__name__, name)
+    return model
 
 
 def _is_timm_attention(module: nn.Module) -> bool:

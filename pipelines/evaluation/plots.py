@@ -6,6 +6,7 @@ figure is drawn. Colours are those of Okabe and Ito (2008); whatever a colour sa
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,14 +104,25 @@ def _styled(draw: Callable[[], Figure]) -> Figure:
 
 def _new(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _figure_class()(figsize=(width, height), layout="constrained")
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(h_pad=0.09, w_pad=0.09)  # inches, so that titles do not touch the edge
     FigureCanvasAgg(figure)
     return figure
+
+
+@functools.cache
+def _figure_class() -> type[Figure]:
+    """A figure that notebooks show as a picture, which they otherwise do for pyplot's figures only."""
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            return to_png_bytes(self)
+
+    return ShownFigure
 
 
 def _zone(time: Any) -> Any:

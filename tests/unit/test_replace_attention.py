@@ -40,7 +40,7 @@ def test_softmax_keeps_outputs(options: dict[str, object], fused: bool) -> None:
     if not fused:
         model.attn.scale *= 1.7
     expected = model(x)
-    assert replace_attention(model, "softmax") == 1
+    assert replace_attention(model, "softmax") is model
     assert isinstance(model.attn, MixerAttention)
     assert not model.attn.training
     torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
@@ -57,7 +57,8 @@ def test_whole_vit_keeps_outputs_and_trains() -> None:
     torch.manual_seed(0)
     model, image = timm.create_model("test_vit", pretrained=False, num_classes=5).eval(), torch.randn(2, 3, 160, 160)
     expected = model(image)
-    assert replace_attention(model, "softmax") == len(model.blocks)
+    replace_attention(model, "softmax")
+    assert all(isinstance(block.attn, MixerAttention) for block in model.blocks)
     torch.testing.assert_close(model(image), expected, atol=1e-5, rtol=1e-5)
     model(image).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -67,7 +68,7 @@ def test_other_mechanism_takes_projections() -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", pretrained=False, num_classes=5).eval()
     old = model.blocks[0].attn.qkv.weight.detach().clone()
-    assert replace_attention(model, "auto_correlation", factor=2.0) == len(model.blocks)
+    replace_attention(model, "auto_correlation", factor=2.0)
     mixer = model.blocks[0].attn.mixer
     assert mixer.factor == 2.0
     assert torch.equal(mixer.query_projection.weight, old[: old.shape[0] // 3])
