@@ -147,6 +147,7 @@ class Evaluation:
         details: further JSON-ready figures of the domain.
         seeds: one entry a seed when several were run.
         notes: everything that was done to the data, counted.
+        facts: what the data are, for the report.
         figures: (title, alternative text, function that draws) for the report.
     """
 
@@ -162,6 +163,7 @@ class Evaluation:
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     seeds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     figures: list[tuple[str, str, Callable[[], Figure]]] = dataclasses.field(default_factory=list)
 
     default_name: ClassVar[str] = "evaluation.json"
@@ -213,6 +215,8 @@ class Evaluation:
             report.add_metrics_table(table, section="Seeds")
         for title, alt, draw in self.figures:
             report.add_figure(draw(), alt, section=title)
+        if self.facts:
+            report.add_data_summary(self.facts)
 
 
 class Pipeline(ABC):

@@ -22,6 +22,7 @@ from pipelines.evaluation.metrics import ErrorSums, MaseSums, seasonal_scale, wi
 from pipelines.forecast.engine import Fitted, baselines, batches, roll
 from pipelines.forecast.intervals import MOST_WINDOWS, levels_with, one_series, scores_of
 from pipelines.forecast.models.adapter import ForecastModule
+from pipelines.forecast.predict import facts
 
 if TYPE_CHECKING:
     from pipelines.data.formats.table_types import SeriesTable
@@ -213,6 +214,7 @@ def _summary(
         details=_details(f, ready, own, split),
         notes=tuple(dict.fromkeys(notes)),
         provenance=f.provenance(table.source),
+        facts=facts(table),
         figures=_figures(f, tallies, runs),
     )
 

@@ -50,7 +50,8 @@ def predict(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:
         for index, one in enumerate(table.series)
         for part in _series(f, table, one, ready, index, scaled[index], radii[index])
     ]
-    return Forecast(series, f.model, f.interval, f.provenance(table.source), tuple(dict.fromkeys(notes)))
+    stamp = f.provenance(table.source)
+    return Forecast(series, f.model, f.interval, stamp, tuple(dict.fromkeys(notes)), facts(table))
 
 
 def _check_rows(f: Forecaster, table: SeriesTable) -> None:
@@ -63,6 +64,23 @@ def _check_rows(f: Forecaster, table: SeriesTable) -> None:
                 expected=f"at least {f.context}",
                 cure="give more rows, or fit a model with a shorter --context",
             )
+
+
+def facts(table: SeriesTable) -> dict[str, Any]:
+    """What a table is, for a report: source, size, range, step, columns by role, and how much was measured."""
+    cells = sum(one.observed.size for one in table.series)
+    filled = cells - sum(int(one.observed.sum()) for one in table.series)
+    columns = {role: getattr(table, role) for role in ("targets", "known", "past", "static")}
+    return {
+        "source": table.source,
+        "series": len(table.series),
+        "rows": table.rows,
+        "from": min(one.time[0] for one in table.series).isoformat(),
+        "to": max(one.time[-1] for one in table.series).isoformat(),
+        "step": table.freq,
+        **{role: ", ".join(map(str, names)) for role, names in columns.items() if names},
+        "target values filled": f"{filled:,} of {cells:,}",
+    }
 
 
 def predict_known(f: Forecaster, table: SeriesTable, horizon: int) -> Forecast:

@@ -51,6 +51,7 @@ class Forecast(Result):
     interval: float
     provenance: Provenance
     notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     default_name: ClassVar[str] = "forecast.csv"
 
@@ -146,7 +147,7 @@ class Forecast(Result):
         return figure
 
     def fill_report(self, report: Report) -> None:
-        """Add the picture and the first rows of the table to an HTML report."""
+        """Add the picture, and what the history was, to an HTML report."""
         first = self.series[0].mean.index[0]
         last = self.series[0].mean.index[-1]
         report.add_text(
@@ -159,6 +160,8 @@ class Forecast(Result):
             f"History, forecast and intervals of {len(self.series)} series by {self.model}",
             section="Forecast",
         )
+        if self.facts:
+            report.add_data_summary(self.facts, section="History")
 
     def __str__(self) -> str:
         first, last = self.series[0].mean.index[0], self.series[0].mean.index[-1]
