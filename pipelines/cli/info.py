@@ -53,12 +53,13 @@ def _show(rows: Sequence[Row], title: str, *, as_json: bool, key: str) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
-    for column in rows[0] if rows else ():
-        table.add_column(column)
+    for place, column in enumerate(rows[0] if rows else ()):
+        table.add_column(column, no_wrap=place == 0 and column != "paper")  # names stay whole
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))  # brackets in a text are no markup
     Console(file=sys.stdout).print(table)
 
 

@@ -248,13 +248,15 @@ def _table(evaluation: Evaluation) -> None:
     """Model and baselines side by side, best figure of each column in bold."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{evaluation.model} on {evaluation.data}, {evaluation.protocol}", title_justify="left")
+    heading = Text(f"{evaluation.model} on {evaluation.data}, {evaluation.protocol}")  # brackets are no markup
+    table = Table(title=heading, title_justify="left")
     table.add_column("model")
     for name in evaluation.metrics:
         table.add_column(name, justify="right")
     for row, metrics in {evaluation.model: evaluation.metrics, **evaluation.baselines}.items():
-        table.add_row(row, *(f"{metrics[n]:.4f}" if n in metrics else "" for n in evaluation.metrics))
+        table.add_row(Text(row), *(f"{metrics[n]:.4f}" if n in metrics else "" for n in evaluation.metrics))
     console = Console(file=sys.stdout)
     console.print(table)
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in evaluation.counts.items())
