@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.errors import ConfigError
 from pipelines.values import agrees, plain_params, shown_value, to_json
-from pipelines.values import as_options as as_options
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

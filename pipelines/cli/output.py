@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import Evaluation, Pipeline, Result, save_figure, to_json
+from pipelines.base import Evaluation, Pipeline, Result, save_figure
 from pipelines.errors import ConfigError
+from pipelines.values import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,7 +246,7 @@ def _merged(answers: list[tuple[str, Answer]]) -> dict[str, Any]:
 
 
 def _table(evaluation: Evaluation) -> None:
-    """Model and baselines side by side, best figure of each column in bold."""
+    """Model and baselines side by side, and what was counted."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from pipelines.base import Provenance, Result, save_figure, to_json
+from pipelines.base import Provenance, Result, save_figure
 from pipelines.errors import ConfigError, InputError
 from pipelines.forecast.engine import Fitted, baselines
 from pipelines.forecast.options import MODELS
 from pipelines.forecast.predict import hidden, predict
 from pipelines.forecast.result import Forecast
+from pipelines.values import to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

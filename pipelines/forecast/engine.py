@@ -77,6 +77,7 @@ class Fitted:
         config = {
             "preprocessing": self.stats,
             "sizes": self.sizes,
+            "trained_horizon": self.module.horizon,
             "train_end": self.train_end,
             "levels": self.levels,
             "training": self.training,
@@ -187,7 +188,8 @@ def restore(f: Forecaster, tensors: dict[str, Tensor], config: dict[str, Any]) -
     from pipelines.official import check_shapes
 
     sizes = dict(config["sizes"])
-    stored_horizon = int(config["params"]["horizon"])
+    # Not the horizon of the arguments: a model may be asked for more steps than it was trained for, and saved again.
+    stored_horizon = int(config["trained_horizon"])
     module = build_model(
         f.model, context=f.context, horizon=stored_horizon, attention=f.attention, arch=f.arch, **sizes
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.data.datasets.forecasting import ForecastWindows, Prepared
 from pipelines.data.datasets.splits import window_count
 from pipelines.errors import ConfigError
-from pipelines.evaluation.conformal import DEFAULT_LEVELS, AdaptiveConformal, SplitConformal
+from pipelines.evaluation.conformal import DEFAULT_LEVELS, AdaptiveConformal, SplitConformal, truth_delay
 from pipelines.forecast.engine import Fitted, batches, roll
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ class Scores:
 
     Args:
         pred, truth: (N, H, C); observed: (N, H, C) bool. stride: rows between windows.
-        first: time stamp of the first forecast.
     """
 
     pred: Floats
@@ -98,8 +97,9 @@ def future_radii(f: Forecaster, fitted: Fitted, ready: Prepared, index: int, hor
     """Intervals for the next rows of one series.
 
     The rows that the model was not fitted on are forecast again, window by window; the first half of these windows
-    calibrates, and over the second half the level is adapted as each truth arrives. Where there are too few, the radii
-    of the validation windows that were stored with the weights serve.
+    calibrates, as far as its truth was known when the second half began, and over the second half the level is adapted
+    as each truth arrives. Where there are too few, the radii of the validation windows that were stored with the weights
+    serve.
     """
     levels = levels_with(f.interval)
     start = _first_held_out(fitted, ready, index)
@@ -110,15 +110,19 @@ def future_radii(f: Forecaster, fitted: Fitted, ready: Prepared, index: int, hor
         return _stored(fitted, levels, horizon, name, 0 if windows is None else len(windows))
     scores = scores_of(fitted, windows)
     half = len(windows) // 2
+    known = np.arange(half)[:, None] + truth_delay(horizon, windows.stride) <= half  # (N / 2, H)
+    calibration = np.where(known[..., None], scores.absolute[:half], np.nan)
     adaptive = AdaptiveConformal(levels, stride=windows.stride)
-    run = adaptive.run(scores.absolute[:half], scores.pred[half:], scores.truth[half:], scores.observed[half:])
+    run = adaptive.run(calibration, scores.pred[half:], scores.truth[half:], scores.observed[half:])
+    # Steps whose truth never arrived within the run: by now it is all known, so the plain radii of all windows serve.
+    radii = np.where(np.isnan(run.radius_last), SplitConformal(levels).fit(scores.absolute).radius(), run.radius_last)
     thinned = f", every {windows.stride} rows" if windows.stride > 1 else ""
     covered = run.at(f.interval)["coverage"]
     note = (
         f"intervals{name}: adaptive conformal over {len(windows)} held-out windows{thinned}; "
         f"the {100 * f.interval:g} % interval covered {100 * covered:.1f} % of the second half"
     )
-    return FutureRadii({level: run.radius_last[k] for k, level in enumerate(levels)}, note)
+    return FutureRadii({level: radii[k] for k, level in enumerate(levels)}, note)
 
 
 def _first_held_out(fitted: Fitted, ready: Prepared, index: int) -> int:

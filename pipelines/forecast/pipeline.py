@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pipelines.base import Evaluation, Pipeline, Provenance, as_options
+from pipelines.base import Evaluation, Pipeline, Provenance
 from pipelines.data.formats.table_options import ColumnOptions
 from pipelines.errors import ConfigError
 from pipelines.forecast.options import ArchOptions, model_info
 from pipelines.training.options import TrainOptions
+from pipelines.values import as_options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipelines.base import Provenance, Result, save_figure, to_json
+from pipelines.base import Provenance, Result, save_figure
 from pipelines.errors import ConfigError
+from pipelines.values import to_json
 
 if TYPE_CHECKING:
     import numpy as np

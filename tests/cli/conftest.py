@@ -96,3 +96,33 @@ def model(exchange: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
     done = run_here(f"forecast fit --data {exchange} --context 24 --horizon 8 --train.epochs 1 --quiet -o {folder}/")
     assert done.code == 0, done.err
     return folder
+
+
+class Refused:
+    """Run a command that must be refused, and hold its message to the rules."""
+
+    def __init__(self, command: Command, folder: pathlib.Path) -> None:
+        self.command, self.folder = command, folder
+
+    def __call__(self, line: str, *parts: str, code: int = 2) -> str:
+        from_listing = _listing(self.folder)
+        done = self.command(line)
+        assert done.code == code, f"{line}: exit {done.code}: {done.err}"
+        assert done.out == ""
+        messages = [text for text in done.err.splitlines() if text.startswith("pipelines: ")]
+        assert len(messages) == 1, done.err
+        assert "Traceback" not in done.err
+        assert "internal error" not in done.err
+        for part in parts:
+            assert part in messages[0], f"{part!r} is not in {messages[0]!r}"
+        assert _listing(self.folder) == from_listing, "a refused command wrote something"
+        return messages[0]
+
+
+def _listing(folder: pathlib.Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def refused(command: Command, tmp_path: pathlib.Path) -> Refused:
+    return Refused(command, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import pickle
 import random
@@ -16,36 +15,6 @@ from safetensors.torch import load_file, save_file
 
 Rows = list[str]
 SIZES = "--context 24 --horizon 8 --train.epochs 1"
-
-
-class Refused:
-    """Run a command that must be refused, and hold its message to the rules."""
-
-    def __init__(self, command: Callable[[str], Any], folder: pathlib.Path) -> None:
-        self.command, self.folder = command, folder
-
-    def __call__(self, line: str, *parts: str, code: int = 2) -> str:
-        from_listing = _listing(self.folder)
-        done = self.command(line)
-        assert done.code == code, f"{line}: exit {done.code}: {done.err}"
-        assert done.out == ""
-        messages = [text for text in done.err.splitlines() if text.startswith("pipelines: ")]
-        assert len(messages) == 1, done.err
-        assert "Traceback" not in done.err
-        assert "internal error" not in done.err
-        for part in parts:
-            assert part in messages[0], f"{part!r} is not in {messages[0]!r}"
-        assert _listing(self.folder) == from_listing, "a refused command wrote something"
-        return messages[0]
-
-
-def _listing(folder: pathlib.Path) -> dict[str, bytes | None]:
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
-
-@pytest.fixture
-def refused(command: Callable[[str], Any], tmp_path: pathlib.Path) -> Refused:
-    return Refused(command, tmp_path)
 
 
 @pytest.fixture
@@ -90,30 +59,30 @@ def irregular(rows: Rows) -> Rows:
 # What the file is -------------------------------------------------------------------------------------------------
 
 
-def test_missing_file(refused: Refused) -> None:
+def test_missing_file(refused: Any) -> None:
     refused(f"forecast fit --data nosuch.csv {SIZES}", "nosuch.csv", "no such file", "Cure:")
 
 
-def test_misspelt_name_of_a_set(refused: Refused) -> None:
+def test_misspelt_name_of_a_set(refused: Any) -> None:
     refused(f"forecast fit --data vic_elek {SIZES}", "vic_elek", "embedded", "did you mean 'vic_elec'?")
 
 
-def test_folder_instead_of_file(refused: Refused, tmp_path: pathlib.Path) -> None:
+def test_folder_instead_of_file(refused: Any, tmp_path: pathlib.Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     refused(f"forecast fit --data folder.csv {SIZES}", "folder.csv", "folder", "Expected: a file", "Cure:")
 
 
-def test_empty_file(refused: Refused, tmp_path: pathlib.Path) -> None:
+def test_empty_file(refused: Any, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty.csv").touch()
     refused(f"forecast fit --data empty.csv {SIZES}", "empty.csv", "empty", "Expected: a header")
 
 
-def test_header_only(refused: Refused, table: Any) -> None:
+def test_header_only(refused: Any, table: Any) -> None:
     refused(f"forecast fit --data {table(lambda rows: rows[:1])} {SIZES}", "bad.csv", "no rows", "Expected: rows")
 
 
 @pytest.mark.parametrize("verb", ["fit --data", "evaluate --data", "predict", "backtest --data"])
-def test_every_verb_refuses_and_writes_nothing(refused: Refused, verb: str) -> None:
+def test_every_verb_refuses_and_writes_nothing(refused: Any, verb: str) -> None:
     refused(f"forecast {verb} nosuch.csv {SIZES}", "nosuch.csv", "no such file")
 
 
@@ -145,31 +114,31 @@ CASES: dict[str, tuple[Callable[[Rows], Rows], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_table_that_cannot_be_used(refused: Refused, table: Any, name: str) -> None:
+def test_table_that_cannot_be_used(refused: Any, table: Any, name: str) -> None:
     change, parts = CASES[name]
     refused(f"forecast fit --data {table(change)} {SIZES}", "bad.csv", *parts)
 
 
 @pytest.mark.parametrize("name", ["too few rows", "all NaN", "text in a value column"])
-def test_table_that_cannot_be_evaluated(refused: Refused, table: Any, name: str) -> None:
+def test_table_that_cannot_be_evaluated(refused: Any, table: Any, name: str) -> None:
     """Also where the model is fitted on the fly and the folder of the run is the default one."""
     change, parts = CASES[name]
     refused(f"forecast evaluate --data {table(change)} {SIZES} --seeds 2", "bad.csv", *parts)
 
 
-def test_table_with_other_columns_than_the_model(refused: Refused, table: Any, model: pathlib.Path) -> None:
+def test_table_with_other_columns_than_the_model(refused: Any, table: Any, model: pathlib.Path) -> None:
     path = table(lambda rows: [rows[0].replace("JPY", "XXX"), *rows[1:]])
     expected = ("bad.csv", "missing: JPY", "not expected: XXX", "Expected: USD, JPY", "--columns.target")
     refused(f"forecast predict {path} --checkpoint {model}", *expected)
     refused(f"forecast evaluate --data {path} --checkpoint {model}", *expected)
 
 
-def test_too_few_rows_for_a_checkpoint(refused: Refused, table: Any, model: pathlib.Path) -> None:
+def test_too_few_rows_for_a_checkpoint(refused: Any, table: Any, model: pathlib.Path) -> None:
     refused(f"forecast predict {table(lambda rows: rows[:20])} --checkpoint {model}", "bad.csv", "19", "24", "Cure:")
 
 
 def test_known_future_that_ends_early(
-    refused: Refused, command: Any, electricity: pathlib.Path, tmp_path: pathlib.Path
+    refused: Any, command: Any, electricity: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     options = f"{SIZES} --columns.target Demand --columns.known Holiday --columns.past Temperature --quiet"
     assert command(f"forecast fit --data {electricity} {options} -o m/").code == 0
@@ -179,7 +148,7 @@ def test_known_future_that_ends_early(
     refused(f"forecast predict {shorter} --checkpoint m", "shorter.csv", "Holiday", "8", "Cure:")
 
 
-def test_known_column_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> None:
+def test_known_column_that_is_not_there(refused: Any, exchange: pathlib.Path) -> None:
     refused(
         f"forecast fit --data {exchange} {SIZES} --columns.known Holiday",
         "columns.known",
@@ -231,12 +200,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_that_does_not_fit(refused: Refused, exchange: pathlib.Path, option: str) -> None:
+def test_option_that_does_not_fit(refused: Any, exchange: pathlib.Path, option: str) -> None:
     refused(f"forecast fit --data {exchange} {SIZES} {option}", *OPTIONS[option])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_device_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> None:
+def test_device_that_is_not_there(refused: Any, exchange: pathlib.Path) -> None:
     refused(f"forecast fit --data {exchange} {SIZES} --device cuda", "device", "Found: cuda", "--device auto")
 
 
@@ -254,7 +223,7 @@ def test_device_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> N
         ("forecast export", ("nothing to export", "--checkpoint")),
     ],
 )
-def test_words_that_do_not_exist(refused: Refused, line: str, parts: tuple[str, ...]) -> None:
+def test_words_that_do_not_exist(refused: Any, line: str, parts: tuple[str, ...]) -> None:
     refused(line, *parts)
 
 
@@ -270,13 +239,13 @@ def test_words_that_do_not_exist(refused: Refused, line: str, parts: tuple[str, 
     ],
 )
 def test_yaml_that_does_not_fit(
-    refused: Refused, exchange: pathlib.Path, tmp_path: pathlib.Path, yaml: str, parts: tuple[str, ...]
+    refused: Any, exchange: pathlib.Path, tmp_path: pathlib.Path, yaml: str, parts: tuple[str, ...]
 ) -> None:
     (tmp_path / "run.yaml").write_text(yaml or "just a sentence\n")
     refused(f"forecast fit --data {exchange} {SIZES} --config run.yaml", *parts)
 
 
-def test_yaml_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> None:
+def test_yaml_that_is_not_there(refused: Any, exchange: pathlib.Path) -> None:
     refused(f"forecast fit --data {exchange} {SIZES} --config nosuch.yaml", "nosuch.yaml")
 
 
@@ -295,7 +264,7 @@ def test_yaml_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> Non
     ],
 )
 def test_uses_that_make_no_sense(
-    refused: Refused, exchange: pathlib.Path, model: pathlib.Path, line: str, parts: tuple[str, ...]
+    refused: Any, exchange: pathlib.Path, model: pathlib.Path, line: str, parts: tuple[str, ...]
 ) -> None:
     refused(f"forecast {line.format(data=exchange, model=model)} {SIZES}", *parts)
 
@@ -312,7 +281,7 @@ def test_uses_that_make_no_sense(
     ],
 )
 def test_folder_of_another_model(
-    refused: Refused, exchange: pathlib.Path, model: pathlib.Path, option: str, parts: tuple[str, ...]
+    refused: Any, exchange: pathlib.Path, model: pathlib.Path, option: str, parts: tuple[str, ...]
 ) -> None:
     refused(f"forecast predict {exchange} --checkpoint {model} {option}", str(model), *parts)
 
@@ -327,7 +296,7 @@ def official(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def test_official_file_of_another_model(refused: Refused, exchange: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_official_file_of_another_model(refused: Any, exchange: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = official(tmp_path / "checkpoint.pth")
     command = f"forecast evaluate --data {exchange} --checkpoint {path}"
     for name in ("autoformer", "nlinear"):
@@ -344,11 +313,11 @@ def test_official_file_of_the_right_model_is_taken(
     assert "holds no scaling" in done.out
 
 
-def test_checkpoint_that_is_not_there(refused: Refused, exchange: pathlib.Path) -> None:
+def test_checkpoint_that_is_not_there(refused: Any, exchange: pathlib.Path) -> None:
     refused(f"forecast predict {exchange} --checkpoint nosuch", "nosuch", "no such", "Cure:")
 
 
-def test_empty_checkpoint_folder(refused: Refused, exchange: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_empty_checkpoint_folder(refused: Any, exchange: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "hollow").mkdir()
     refused(f"forecast predict {exchange} --checkpoint hollow", "hollow", "Expected: config.json", "Cure:")
 
@@ -356,7 +325,7 @@ def test_empty_checkpoint_folder(refused: Refused, exchange: pathlib.Path, tmp_p
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
 def test_damaged_checkpoint(
-    refused: Refused, exchange: pathlib.Path, model: pathlib.Path, tmp_path: pathlib.Path, name: str, damage: str
+    refused: Any, exchange: pathlib.Path, model: pathlib.Path, tmp_path: pathlib.Path, name: str, damage: str
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)
@@ -374,7 +343,7 @@ def test_damaged_checkpoint(
 
 
 def test_weights_that_are_not_numbers(
-    refused: Refused, exchange: pathlib.Path, model: pathlib.Path, tmp_path: pathlib.Path
+    refused: Any, exchange: pathlib.Path, model: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     tensors = load_file(model / "model.safetensors")
     name = next(name for name in tensors if name.endswith("Linear_Trend.weight"))
@@ -396,7 +365,7 @@ class Trap:
 
 @pytest.mark.parametrize("kind", ["bare", "zip"])
 def test_pickle_that_runs_code_does_not_run(
-    refused: Refused, exchange: pathlib.Path, tmp_path: pathlib.Path, kind: str
+    refused: Any, exchange: pathlib.Path, tmp_path: pathlib.Path, kind: str
 ) -> None:
     trap, path = tmp_path / "sprung", tmp_path / "trap.pth"
     if kind == "bare":
@@ -405,104 +374,3 @@ def test_pickle_that_runs_code_does_not_run(
         torch.save({"Linear_Trend.weight": Trap(trap)}, path)
     refused(f"forecast predict {exchange} --checkpoint trap.pth --context 24 --horizon 8", "trap.pth", "Cure:")
     assert not trap.exists()
-
-
-# Outputs ----------------------------------------------------------------------------------------------------------
-
-
-def test_output_file_that_exists(refused: Refused, command: Any, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    pathlib.Path("f.csv").write_text("mine\n")
-    line = f"forecast predict {exchange} --checkpoint {model} -o f.csv --quiet"
-    refused(line, "f.csv", "never overwritten silently", "Found: a file of 5 bytes", "--overwrite")
-    assert command(f"{line} --overwrite").code == 0
-    assert pathlib.Path("f.csv").read_text().startswith("unique_id,ds,dlinear,dlinear-lo-90,dlinear-hi-90\n")
-
-
-def test_companion_that_exists(refused: Refused, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    pathlib.Path("f.csv.report.html").write_text("mine\n")
-    refused(f"forecast predict {exchange} --checkpoint {model} -o f.csv", "f.csv.report.html", "--overwrite")
-
-
-def test_output_folder_that_exists(
-    refused: Refused, command: Any, exchange: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "precious.txt").write_text("mine\n")
-    line = f"forecast fit --data {exchange} {SIZES} --quiet"
-    for name in ("run", "run/"):
-        refused(f"{line} -o {name}", "run", "never overwritten silently", "a folder with 1 entry", "--overwrite")
-    assert command(f"{line} -o run --overwrite").code == 0
-    first = (tmp_path / "run" / "training" / "training.pt").read_bytes()
-    refused(f"{line} -o run", "never overwritten silently")
-    assert command(f"{line} -o run --overwrite --seed 7").code == 0, "a finished run can be replaced"
-    assert (tmp_path / "run" / "training" / "training.pt").read_bytes() != first
-    assert (tmp_path / "run" / "precious.txt").read_text() == "mine\n"
-
-
-def test_output_below_a_file(refused: Refused, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    pathlib.Path("file").touch()
-    line = f"forecast predict {exchange} --checkpoint {model}"
-    refused(f"{line} -o file/f.csv", "a file stands where a folder is needed", "Cure:")
-
-
-@pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs a folder that nobody may write to")
-def test_output_that_cannot_be_written(refused: Refused, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    refused(f"forecast predict {exchange} --checkpoint {model} -o /proc/nosuch/f.csv", "/proc", "writing", "Cure:")
-    refused(f"forecast fit --data {exchange} {SIZES} -o /proc/nosuch/", "/proc", "writing", "Cure:")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_working_folder_that_cannot_be_written(
-    refused: Refused, exchange: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        refused(f"forecast fit --data {exchange} {SIZES}", "writing", "-o")
-    finally:
-        tmp_path.chmod(0o700)
-
-
-def test_output_in_a_new_folder_is_made(command: Any, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    done = command(f"forecast predict {exchange} --checkpoint {model} -o new/deep/f.csv --quiet")
-    assert done.code == 0, done.err
-    assert pathlib.Path("new/deep/f.csv").is_file()
-
-
-@pytest.mark.parametrize(
-    ("verb", "name", "expected"),
-    [
-        ("predict", "f.xlsx", ".csv, .parquet, .json"),
-        ("evaluate --data", "f.csv", ".json"),
-        ("backtest --data", "f.txt", ".csv, .parquet, .json"),
-    ],
-)
-def test_output_of_an_unknown_kind(
-    refused: Refused, exchange: pathlib.Path, model: pathlib.Path, verb: str, name: str, expected: str
-) -> None:
-    line = f"forecast {verb} {exchange} --checkpoint {model} -o {name}"
-    refused(line, name, "kind of file", f"Expected: {expected}", "Cure:")
-
-
-def test_several_inputs_into_one_file(refused: Refused, exchange: pathlib.Path, model: pathlib.Path) -> None:
-    refused(f"forecast predict {exchange} {exchange} --checkpoint {model} -o f.csv", "f.csv", "slash")
-
-
-def test_export_refusals(refused: Refused, model: pathlib.Path) -> None:
-    refused(f"forecast export --checkpoint {model} --format caffe", "format", "Found: caffe", "Expected: pt2 or onnx")
-    refused(f"forecast export --checkpoint {model} -o m.onnx", "m.onnx", "Cure:")
-    pathlib.Path("m.pt2").touch()
-    refused(f"forecast export --checkpoint {model} -o m.pt2", "m.pt2", "never overwritten silently", "--overwrite")
-
-
-def test_interruption_before_training_leaves_nothing(
-    refused: Refused, exchange: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while the table is read."""
-
-    def stop(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("pipelines.forecast.pipeline.Forecaster.read", stop)
-    message = refused(f"forecast fit --data {exchange} {SIZES}", "interrupted", code=130)
-    assert "--resume" not in message, "there is nothing to resume"
-    refused(f"forecast fit --data {exchange} {SIZES} -o new/", "interrupted", code=130)

@@ -67,3 +67,22 @@ def test_static_columns_and_known_future(tmp_path: pathlib.Path) -> None:
     assert frame["ds"].iloc[0] == one.time[688]
     again = Forecaster.load(model.save(tmp_path / "model")).predict(table).frame
     pd.testing.assert_frame_equal(again, frame)
+
+
+def test_a_model_asked_for_more_steps_can_be_saved_again(tmp_path: pathlib.Path) -> None:
+    table = read_named("exchange").slice(0, 700)
+    first = Forecaster(context=48, horizon=12, train={"epochs": 1}).fit(table).save(tmp_path / "first")
+    longer = Forecaster.load(first, horizon=30)
+    expected = longer.predict(table).frame
+    assert len(expected) == 14 * 30
+    again = Forecaster.load(longer.save(tmp_path / "again"))
+    pd.testing.assert_frame_equal(again.predict(table).frame, expected)
+
+
+def test_intervals_of_few_windows_are_finite_and_use_only_what_was_known(tmp_path: pathlib.Path) -> None:
+    """With fewer held-out windows than the horizon no early step may be calibrated by a truth of later."""
+    table = read_named("exchange").slice(0, 700)
+    model = Forecaster(context=48, horizon=24, train={"epochs": 1}, protocol="ratio:0.9,0.05,0.05").fit(table)
+    frame = model.predict(table).frame
+    assert np.isfinite(frame["dlinear-lo-90"]).all()
+    assert (frame["dlinear-hi-90"] > frame["dlinear-lo-90"]).all()

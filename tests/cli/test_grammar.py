@@ -172,7 +172,7 @@ def test_json_is_one_object_and_nothing_else(command: Any, exchange: pathlib.Pat
 
 
 def test_json_has_no_numbers_that_json_does_not_know() -> None:
-    from pipelines.base import to_json
+    from pipelines.values import to_json
 
     text = to_json({"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (1, None)}})
     assert json.loads(text) == {"a": None, "b": [1.5, None], "c": {"d": [1, None]}}
