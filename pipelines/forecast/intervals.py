@@ -98,8 +98,7 @@ def future_radii(f: Forecaster, fitted: Fitted, ready: Prepared, index: int, hor
 
     The rows that the model was not fitted on are forecast again, window by window; the first half of these windows
     calibrates, as far as its truth was known when the second half began, and over the second half the level is adapted
-    as each truth arrives. Where there are too few, the radii of the validation windows that were stored with the weights
-    serve.
+    as each truth arrives. Where there are too few, the radii of the validation windows, stored with the weights, serve.
     """
     levels = levels_with(f.interval)
     start = _first_held_out(fitted, ready, index)
