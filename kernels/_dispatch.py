@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ __all__ = ["BACKENDS", "ENVIRONMENT_VARIABLE", "Operation", "check_backend", "ch
 BACKENDS = ("reference", "eager", "cpu", "gpu")
 ENVIRONMENT_VARIABLE = "PIPELINES_BACKEND"
 GPU_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # compiled loops widen halves once and compute in float32
 
 _log = logging.getLogger("pipelines.kernels")
 _said: set[tuple[str, str]] = set()
@@ -32,8 +34,12 @@ class Operation:
         name: the public function's name; also the name of the function in every back-end module.
         package: the folder's import name, holding ``reference``, ``eager``, ``cases`` and perhaps ``cpu``, ``gpu``.
         backends: the back ends that exist, best last among those that need nothing special.
-        arguments: the tensor arguments in order.
+        arguments: the tensor arguments by name; the first decides device and dtype. A case gives None for one left out.
         differentiable: the arguments that get gradients.
+        outputs: the names of what it returns, one or several tensors.
+        companions: the arguments that must have the dtype of the first one, except under autocast.
+        shared: the arguments without a batch dimension in front.
+        second_order: whether its gradients are differentiable in turn.
         absent: why a back end does not exist, for the error message.
     """
 
@@ -42,20 +48,29 @@ class Operation:
     backends: tuple[str, ...]
     arguments: tuple[str, ...]
     differentiable: tuple[str, ...]
+    outputs: tuple[str, ...] = ("output",)
+    companions: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    second_order: bool = False
     absent: dict[str, str] = field(default_factory=dict)
 
     def module(self, backend: str) -> ModuleType:
         """Import the module of a back end (or ``cases``), on first use only."""
         return importlib.import_module(f"{self.package}.{backend}")
 
-    def implementation(self, backend: str) -> Callable[..., Tensor]:
+    def implementation(self, backend: str) -> Callable[..., Any]:
         """The function of a back end that computes this operation on checked tensors."""
         return getattr(self.module(backend), self.name)
 
     @property
-    def public(self) -> Callable[..., Tensor]:
+    def public(self) -> Callable[..., Any]:
         """The function that users call: checks, dispatch, gradients."""
         return getattr(importlib.import_module(self.package), self.name)
+
+    @property
+    def plain(self) -> Callable[..., Any]:
+        """The same in plain torch operators: what exporters record, and the peer of the two-reference rule."""
+        return getattr(self.module("eager"), f"portable_{self.name}")
 
 
 def register(operation: Operation) -> Operation:
@@ -68,8 +83,8 @@ def ops() -> dict[str, Operation]:
     """All operations of the kernels floor by name.
 
     Example:
-        >>> sorted(ops())
-        ['delay_aggregate', 'delay_correlation']
+        >>> "delay_aggregate" in ops()
+        True
     """
     return dict(_operations)
 
@@ -85,57 +100,71 @@ def check_backend(backend: str | None) -> str:
     return backend or ""
 
 
-def choose(operation: Operation, backend: str, *tensors: Tensor) -> str:
+def choose(
+    operation: Operation, backend: str, *tensors: Tensor | None, limits: Mapping[str, str | None] | None = None
+) -> str:
     """Return the back end that computes this call: the argument's, then the environment's, then the best that serves.
 
     Args:
         operation: what is to be computed.
         backend: a name, or "" for a free choice.
         tensors: the floating-point operands; the first decides device and dtype.
+        limits: why a back end cannot take this very call (a size, an option), by its name; None where it can.
 
     Raises:
         ValueError: the back end asked for is unknown or cannot serve these tensors; the message says why.
     """
+    first = next(tensor for tensor in tensors if tensor is not None)
+    limits = limits or {}
     if backend:
-        return _demand(operation, backend, f"backend={backend!r}", tensors)
+        return _demand(operation, backend, f"backend={backend!r}", first, limits)
     asked = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower()
     if asked and asked != "auto":
         if asked not in BACKENDS:
             raise ValueError(
                 f"{ENVIRONMENT_VARIABLE}={asked!r} is not a back end; expected one of {', '.join(BACKENDS)}, or auto"
             )
-        return _demand(operation, asked, f"{ENVIRONMENT_VARIABLE}={asked}", tensors)
+        return _demand(operation, asked, f"{ENVIRONMENT_VARIABLE}={asked}", first, limits)
     for candidate in ("gpu", "cpu", "eager"):
-        obstacle = _obstacle(operation, candidate, tensors)
+        obstacle = _obstacle(operation, candidate, first, limits)
         if obstacle is None:
-            _say(operation.name, f"{candidate}, the best that serves {_describe(tensors[0])}")
+            _say(operation.name, f"{candidate}, the best that serves {_describe(first)}")
             return candidate
         _say(operation.name, f"not {candidate}: {obstacle}")
-    raise ValueError(f"{operation.name}: no back end serves {_describe(tensors[0])}")
+    raise ValueError(f"{operation.name}: no back end serves {_describe(first)}")
 
 
-def _demand(operation: Operation, backend: str, demanded_by: str, tensors: tuple[Tensor, ...]) -> str:
-    obstacle = _obstacle(operation, backend, tensors)
+def _demand(
+    operation: Operation, backend: str, demanded_by: str, tensor: Tensor, limits: Mapping[str, str | None]
+) -> str:
+    obstacle = _obstacle(operation, backend, tensor, limits)
     if obstacle is not None:
         raise ValueError(
-            f"{operation.name}: {demanded_by} cannot serve {_describe(tensors[0])}: {obstacle}; "
+            f"{operation.name}: {demanded_by} cannot serve {_describe(tensor)}: {obstacle}; "
             f"leave the choice free or use one of {', '.join(operation.backends)}"
         )
     _say(operation.name, f"{backend}, demanded by {demanded_by}")
     return backend
 
 
-def _obstacle(operation: Operation, backend: str, tensors: tuple[Tensor, ...]) -> str | None:
+def _obstacle(operation: Operation, backend: str, tensor: Tensor, limits: Mapping[str, str | None]) -> str | None:
     """Why a back end cannot compute this call, or None if it can."""
     if backend not in operation.backends:
         return operation.absent.get(backend, "this operation has no such back end")
-    tensor = tensors[0]
-    if backend == "cpu" and tensor.device.type != "cpu":
-        return "the tensors are not in main memory"
+    if backend == "cpu":
+        return _cpu_obstacle(tensor) or limits.get(backend)
     if backend == "reference" and tensor.device.type == "mps":
         return "the reference computes in float64, which the device lacks"
     if backend == "gpu":
-        return _gpu_obstacle(tensor)
+        return _gpu_obstacle(tensor) or limits.get(backend)
+    return limits.get(backend)
+
+
+def _cpu_obstacle(tensor: Tensor) -> str | None:
+    if tensor.device.type != "cpu":
+        return "the tensors are not in main memory"
+    if tensor.dtype not in CPU_DTYPES:
+        return f"the compiled loops compute in float32, not {tensor.dtype}"
     return None
 
 

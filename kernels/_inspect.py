@@ -227,11 +227,14 @@ def launch_operation(operation: Operation, case: Case, dtype: torch.dtype) -> No
     from core_attention.kernels._testing import outputs_and_gradients
 
     arguments = case.arguments(dtype)
-    shape = operation.implementation("eager")(*arguments).shape
+    returned = operation.plain(**case.keywords(operation, dtype))
+    cotangents = [
+        torch.ones(output.shape, dtype=dtype) if output.is_floating_point() else None
+        for output in (returned if isinstance(returned, tuple) else (returned,))
+    ]
     with _only_gpu():
-        outputs_and_gradients(
-            operation, functools.partial(operation.public, backend="gpu"), arguments, torch.ones(shape, dtype=dtype)
-        )
+        public = functools.partial(operation.public, backend="gpu")
+        outputs_and_gradients(operation, public, arguments, cotangents, case.options)
 
 
 @contextlib.contextmanager
@@ -247,11 +250,12 @@ def _only_gpu() -> Iterator[None]:
         _dispatch._gpu_obstacle = original
 
 
-def inspect_kernels(targets: Sequence[str] = tuple(TARGETS)) -> list[KernelReport]:
+def inspect_kernels(targets: Sequence[str] = tuple(TARGETS), only: Sequence[str] = ()) -> list[KernelReport]:
     """Compile all kernels, forward and backward, for chips that need not be present, and report what they need.
 
     Args:
         targets: keys of ``TARGETS``.
+        only: names of operations; empty means all.
 
     Returns:
         one report a kernel, variant and chip, sorted. About a second a kernel.
@@ -263,7 +267,7 @@ def inspect_kernels(targets: Sequence[str] = tuple(TARGETS)) -> list[KernelRepor
     for target in targets:
         with dry_run(target) as (_, compiled):
             for operation in ops().values():
-                if "gpu" in operation.backends:
+                if "gpu" in operation.backends and (not only or operation.name in only):
                     for case in operation.module("cases").INSPECTED[operation.name]:
                         for dtype in (torch.float32, torch.bfloat16):
                             launch_operation(operation, case, dtype)
@@ -368,7 +372,8 @@ def main(arguments: Sequence[str]) -> int:
     if reason:
         sys.stdout.write(f"skipped: {reason}\n")
         return 0
-    reports = inspect_kernels()
+    only = arguments[arguments.index("--only") + 1].split(",") if "--only" in arguments else ()
+    reports = inspect_kernels(only=only)
     sys.stdout.write(_table(reports))
     if "--write-budgets" in arguments:
         BUDGETS.write_text(json.dumps(_budgets_from(reports), indent=2) + "\n")

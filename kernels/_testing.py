@@ -6,8 +6,8 @@ Nothing here is needed to compute; it ships so that a third party can hold a new
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from core_attention.kernels._dispatch import Operation
 
 __all__ = [
+    "Bad",
     "Case",
     "TwoReferences",
     "checked_interpreter",
@@ -31,14 +32,47 @@ _FLOOR = 1e-12  # relative errors below this are rounding of the float64 truth i
 
 @dataclass(frozen=True)
 class Case:
-    """A named set of arguments; ``build(dtype, generator)`` makes the tensors, in the order of the operation."""
+    """A named set of arguments; ``build(dtype, generator)`` makes the tensors, in the order of the operation.
+
+    Attributes:
+        name: shown by the tests.
+        build: makes the tensors; None stands for an optional one that is left out.
+        options: the other arguments, by keyword.
+    """
 
     name: str
-    build: Callable[[torch.dtype, torch.Generator], tuple[Tensor, ...]]
+    build: Callable[[torch.dtype, torch.Generator], tuple[Tensor | None, ...]]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def arguments(self, dtype: torch.dtype, *, seed: int = 0) -> tuple[Tensor, ...]:
+    def arguments(self, dtype: torch.dtype, *, seed: int = 0) -> tuple[Any, ...]:
         """The tensors of this case, the same for the same seed."""
         return self.build(dtype, torch.Generator().manual_seed(seed))
+
+    def keywords(self, operation: Operation, dtype: torch.dtype, *, seed: int = 0) -> dict[str, Any]:
+        """Tensors and options as a call of the public function takes them."""
+        return {**dict(zip(operation.arguments, self.arguments(dtype, seed=seed), strict=True)), **self.options}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A call that must be refused: the first case's arguments with some replaced.
+
+    Attributes:
+        name: shown by the tests.
+        change: a new value by argument, or a function of the old one.
+        words: a regular expression that the ValueError's message must match: argument, found, expected.
+    """
+
+    name: str
+    change: Mapping[str, Any]
+    words: str
+
+    def keywords(self, operation: Operation, case: Case, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+        """The arguments of the call."""
+        given = case.keywords(operation, dtype)
+        return given | {
+            name: value(given[name]) if callable(value) else value for name, value in self.change.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -72,49 +106,94 @@ def error_ratio(got: Tensor, truth: Tensor) -> float:
 
 
 def outputs_and_gradients(
-    operation: Operation, function: Callable[..., Tensor], arguments: Sequence[Tensor], cotangent: Tensor
+    operation: Operation,
+    function: Callable[..., Any],
+    arguments: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Run a function on copies of the arguments and return its output and the gradient of every differentiable one."""
-    copies = [
-        argument.detach().clone(memory_format=torch.preserve_format).requires_grad_(name in operation.differentiable)
-        for name, argument in zip(operation.arguments, arguments, strict=True)
+    """Run a function and return its outputs and the gradient of every differentiable argument that is given.
+
+    Args:
+        operation: names arguments and outputs.
+        function: takes the arguments by keyword.
+        arguments: in the operation's order; their memory layout is kept.
+        cotangents: one an output; None for an output that is not differentiated.
+        options: the other arguments.
+    """
+    leaves = [None if argument is None else argument.detach() for argument in arguments]
+    given = dict(zip(operation.arguments, leaves, strict=True))
+    wanted = {name: leaf for name in operation.differentiable if (leaf := given[name]) is not None}
+    for leaf in wanted.values():
+        leaf.requires_grad_()
+    returned = function(**given, **(options or {}))
+    outputs = returned if isinstance(returned, tuple) else (returned,)
+    results = {name: output.detach() for name, output in zip(operation.outputs, outputs, strict=False)}
+    pairs = [
+        (output, cotangent.to(output))
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if cotangent is not None
     ]
-    output = function(*copies)
-    wanted = [copy for copy in copies if copy.requires_grad]
-    grads = torch.autograd.grad(output, wanted, cotangent.to(output.dtype).to(output.device))
-    names = [f"d_{name}" for name in operation.arguments if name in operation.differentiable]
-    return {"output": output.detach(), **dict(zip(names, grads, strict=True))}
+    grads = torch.autograd.grad(
+        [output for output, _ in pairs], list(wanted.values()), [grad for _, grad in pairs], materialize_grads=True
+    )
+    return results | {f"d_{name}": grad for name, grad in zip(wanted, grads, strict=True)}
 
 
 def two_references(
     operation: Operation,
-    arguments: Sequence[Tensor],
+    arguments: Sequence[Tensor | None],
     *,
-    ours: Callable[..., Tensor],
-    plain: Callable[..., Tensor],
+    ours: Callable[..., Any],
+    plain: Callable[..., Any],
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> list[TwoReferences]:
-    """Compare output and gradients of two functions with the float64 reference.
+    """Compare outputs and gradients of two functions with the float64 reference.
 
     Args:
         operation: names the arguments and gives the reference.
-        arguments: tensors in the dtype under test.
-        ours: the function under test.
+        arguments: tensors in the dtype under test; None for one left out.
+        ours: the function under test; it takes the arguments by keyword.
         plain: the same in plain torch operators, run in the same dtype.
-        seed: of the random cotangent.
+        options: the other arguments.
+        seed: of the random cotangents.
     """
-    wide = [argument.double().cpu() if argument.is_floating_point() else argument.cpu() for argument in arguments]
+    wide = [_widened(argument) for argument in arguments]
     reference = operation.implementation("reference")
-    shape = reference(*wide).shape
-    cotangent = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    dtype = next(argument.dtype for argument in arguments if argument.is_floating_point())
-    cotangent = cotangent.to(dtype)  # both sides and the truth see the same rounded cotangent
-    truth = outputs_and_gradients(operation, reference, wide, cotangent)
-    found = outputs_and_gradients(operation, ours, arguments, cotangent)
-    peer = outputs_and_gradients(operation, plain, arguments, cotangent)
+    dtype = next(argument.dtype for argument in arguments if argument is not None)
+    cotangents = _cotangents(operation, reference, wide, options or {}, dtype, seed)
+    truth = outputs_and_gradients(operation, reference, wide, cotangents, options)
+    found = outputs_and_gradients(operation, ours, arguments, cotangents, options)
+    peer = outputs_and_gradients(operation, plain, arguments, cotangents, options)
     return [
         TwoReferences(name, error_ratio(found[name], truth[name]), error_ratio(peer[name], truth[name]))
         for name in truth
+    ]
+
+
+def _widened(argument: Tensor | None) -> Tensor | None:
+    if argument is None:
+        return None
+    return argument.detach().double().cpu() if argument.is_floating_point() else argument.cpu()
+
+
+def _cotangents(
+    operation: Operation,
+    reference: Callable[..., Any],
+    wide: Sequence[Tensor | None],
+    options: Mapping[str, Any],
+    dtype: torch.dtype,
+    seed: int,
+) -> list[Tensor | None]:
+    """Random ones, rounded to the dtype under test so that both sides and the truth see the same; None for codes."""
+    returned = reference(**dict(zip(operation.arguments, wide, strict=True)), **options)
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(output.shape, dtype=torch.float64, generator=generator).to(dtype)
+        if output.is_floating_point()
+        else None
+        for output in (returned if isinstance(returned, tuple) else (returned,))
     ]
 
 

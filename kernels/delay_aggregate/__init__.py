@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from core_attention.kernels._checks import check_dims, same_device, same_kind
 from core_attention.kernels._dispatch import check_backend
 from core_attention.kernels.delay_aggregate import eager
 from core_attention.kernels.delay_aggregate.operators import aggregate_op, correlation_op
@@ -39,13 +40,13 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor, *, backend: s
         >>> delay_aggregate(values, torch.tensor([[1, 0]]), torch.tensor([[0.5, 0.5]])).flatten().tolist()
         [0.5, 1.5, 2.5, 1.5]
     """
-    _check_sequence("values", values)
+    check_dims("values", values, "B, T, H, D")
     _check_lags(lags, values)
     if weights.shape != lags.shape:
         raise ValueError(
             f"weights: found shape {tuple(weights.shape)}, expected that of lags, {tuple(lags.shape)}: a weight a lag"
         )
-    weights = _same_kind("weights", weights, "values", values)
+    weights = same_kind("weights", weights, "values", values)
     chosen = check_backend(backend)
     if torch.compiler.is_exporting():
         # An exported program must run without this package, so plain operators are recorded instead of ours.
@@ -78,24 +79,15 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, *, backend: str | None
         >>> delay_correlation(wave, wave, torch.tensor([[0, 1, 2]])).tolist()
         [[2.0, 0.0, -2.0]]
     """
-    _check_sequence("q", q)
+    check_dims("q", q, "B, T, H, D")
     if k.shape != q.shape:
         raise ValueError(f"k: found shape {tuple(k.shape)}, expected that of q, {tuple(q.shape)}")
     _check_lags(lags, q)
-    k = _same_kind("k", k, "q", q)
+    k = same_kind("k", k, "q", q)
     chosen = check_backend(backend)
     if torch.compiler.is_exporting():
         return eager.portable_delay_correlation(q, k, lags.long())
     return correlation_op(q, k, lags.long(), 1 / (q.shape[2] * q.shape[3]), chosen)
-
-
-def _check_sequence(name: str, tensor: Tensor) -> None:
-    if tensor.dim() != 4:
-        raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected four dimensions (B, T, H, D)")
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name}: found {tensor.dtype}, expected a floating-point dtype; convert it, e.g. by .float()")
-    if any(size == 0 for size in tensor.shape):
-        raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected no empty dimension")
 
 
 def _check_lags(lags: Tensor, sequence: Tensor) -> None:
@@ -108,16 +100,4 @@ def _check_lags(lags: Tensor, sequence: Tensor) -> None:
         )
     if lags.shape[1] == 0:
         raise ValueError(f"lags: found shape {tuple(lags.shape)}, expected at least one lag")
-    if lags.device != sequence.device:
-        raise ValueError(f"lags: found on {lags.device}, expected on {sequence.device} with the sequence")
-
-
-def _same_kind(name: str, tensor: Tensor, owner: str, like: Tensor) -> Tensor:
-    """The tensor on the device and in the dtype of another; only autocast may mix dtypes."""
-    if tensor.device != like.device:
-        raise ValueError(f"{name}: found on {tensor.device}, expected on {like.device} with {owner}")
-    if tensor.dtype == like.dtype:
-        return tensor
-    if tensor.is_floating_point() and torch.is_autocast_enabled(like.device.type):
-        return tensor.to(like.dtype)
-    raise ValueError(f"{name}: found {tensor.dtype}, expected {like.dtype}, the dtype of {owner}; convert one of them")
+    same_device("lags", lags, "the sequence", sequence)

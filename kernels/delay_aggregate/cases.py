@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core_attention.kernels._testing import Case, non_contiguous
+from core_attention.kernels._testing import Bad, Case, non_contiguous
 
-__all__ = ["CASES", "INSPECTED", "arguments_of"]
+__all__ = ["BAD", "CASES", "INSPECTED", "arguments_of"]
 
 
 def _randn(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -77,3 +77,24 @@ INSPECTED = {
     )
     for operation in ("delay_aggregate", "delay_correlation")
 }
+
+_SEQUENCES = (
+    Bad("a key shorter than the query", {"k": lambda k: k[:, :5]}, r"k: found shape \(2, 5, 4, 8\), expected that of q"),
+    Bad("dtypes mixed", {"k": lambda k: k.double()}, "k: found torch.float64, expected torch.float32"),
+    Bad("lags not whole", {"lags": lambda lags: lags.float()}, "lags: found torch.float32, expected int64"),
+    Bad("devices mixed", {"q": lambda q: q.to("meta")}, "lags: found on cpu, expected on meta"),
+)
+_VALUES = (
+    Bad("three dimensions", {"values": lambda v: v[0]}, r"values: found shape \(24, 4, 8\), expected 4 dimensions"),
+    Bad("whole values", {"values": lambda v: v.long()}, "values: found torch.int64, expected a floating-point"),
+    Bad("no steps", {"values": lambda v: v[:, :0]}, "no empty dimension"),
+    Bad("lags not whole", {"lags": lambda lags: lags.float()}, "lags: found torch.float32, expected int64"),
+    Bad("lags without a batch", {"lags": lambda lags: lags[0]}, r"lags: found .* expected \(B, K\) with B = 2"),
+    Bad("lags of one sample", {"lags": lambda lags: lags[:1]}, "expand"),
+    Bad("no lags", {"lags": lambda x: x[:, :0], "weights": lambda x: x[:, :0]}, "at least one lag"),
+    Bad("a weight too few", {"weights": lambda w: w[:, :1]}, "weights: found shape"),
+    Bad("dtypes mixed", {"weights": lambda w: w.double()}, "weights: found torch.float64, expected torch.float32"),
+    Bad("lags elsewhere", {"lags": lambda lags: lags.to("meta")}, "lags: found on meta, expected on cpu"),
+    Bad("weights elsewhere", {"weights": lambda w: w.to("meta")}, "weights: found on meta, expected on cpu"),
+)
+BAD = {"delay_aggregate": _VALUES, "delay_correlation": _SEQUENCES}

@@ -26,6 +26,8 @@ AGGREGATE = register(
         backends=("reference", "eager", "gpu"),
         arguments=("values", "lags", "weights"),
         differentiable=("values", "weights"),
+        companions=("weights",),
+        second_order=True,
         absent=_NO_CPU,
     )
 )
@@ -36,6 +38,8 @@ CORRELATION = register(
         backends=("reference", "eager", "gpu"),
         arguments=("q", "k", "lags"),
         differentiable=("q", "k"),
+        companions=("k",),
+        second_order=True,
         absent=_NO_CPU,
     )
 )

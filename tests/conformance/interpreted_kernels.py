@@ -1,18 +1,21 @@
-"""Run by test_kernels.py in its own process with TRITON_INTERPRET=1: the Triton kernels, checked.
+"""Run by test_triton_interpreter.py in its own process with TRITON_INTERPRET=1: the Triton kernels, checked.
 
 Triton decides when a kernel is defined whether it is interpreted, so this cannot share a process with other tests.
-Prints one line a check; any failure is an exception.
+The argument is "faults" or the name of an operation. Prints one line a check; any failure is an exception.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from core_attention.kernels import delay_aggregate, ops
+from core_attention.kernels import ops
+from core_attention.kernels._dispatch import Operation
 from core_attention.kernels._interpreter import KernelFault
 from core_attention.kernels._testing import checked_interpreter, nan_poison, two_references
 
@@ -116,43 +119,48 @@ def check_numbers() -> None:
     print("numbers", errors)
 
 
-def check_operations() -> None:
-    """Every operation with Triton kernels: output and gradients obey the two-reference rule, poisoned and shuffled."""
-    for operation in ops().values():
-        if "gpu" not in operation.backends:
-            continue
-        plain = getattr(operation.module("eager"), f"portable_{operation.name}")
-        for number, case in enumerate(operation.module("cases").CASES[operation.name]):
-            rarer = (torch.float16, torch.float64) if number == 0 else ()
-            for dtype in (torch.float32, torch.bfloat16, *rarer):
-                arguments = case.arguments(dtype)
-                with nan_poison(), checked_interpreter(seed=1) as watch:
-                    compared = two_references(
-                        operation,
-                        arguments,
-                        ours=lambda *tensors, op=operation: op.public(*tensors, backend="gpu"),
-                        plain=plain,
-                    )
-                bad = [entry for entry in compared if not entry.holds]
-                if bad or watch.launches < 2:
-                    raise SystemExit(f"{operation.name}, {case.name}, {dtype}: {bad}, {watch.launches} launches")
-        print("parity", operation.name)
+def interpreted_cases(operation: Operation) -> tuple[Any, ...]:
+    """The cases small enough for the interpreter: those that the operation names, else all."""
+    cases = operation.module("cases")
+    return getattr(cases, "INTERPRETED", cases.CASES)[operation.name]
 
 
-def check_order() -> None:
-    """The order of programs leaves no trace in the bits."""
-    case = next(iter(ops()["delay_aggregate"].module("cases").CASES["delay_aggregate"]))
-    results = []
+def check_parity(operation: Operation) -> None:
+    """Output and gradients obey the two-reference rule, with poisoned buffers and shuffled programs."""
+    for number, case in enumerate(interpreted_cases(operation)):
+        rarer = (torch.float16, torch.float64) if number == 0 else ()
+        for dtype in (torch.float32, torch.bfloat16, *rarer):
+            with nan_poison(), checked_interpreter(seed=1) as watch:
+                compared = two_references(
+                    operation,
+                    case.arguments(dtype),
+                    ours=lambda **given: operation.public(**given, backend="gpu"),
+                    plain=operation.plain,
+                    options=case.options,
+                )
+            bad = [entry for entry in compared if not entry.holds]
+            if bad or watch.launches < 1:
+                raise SystemExit(f"{operation.name}, {case.name}, {dtype}: {bad}, {watch.launches} launches")
+    print("parity", operation.name)
+
+
+def check_order(operation: Operation) -> None:
+    """The order of programs leaves no trace in the bits of the outputs."""
+    given, results = interpreted_cases(operation)[0].keywords(operation, torch.float32), []
     for seed in range(3):
         with checked_interpreter(seed=seed):
-            results.append(delay_aggregate(*case.arguments(torch.float32), backend="gpu"))
-    if not all(torch.equal(results[0], other) for other in results[1:]):
-        raise SystemExit("the result depends on the order of programs")
-    print("order")
+            returned = operation.public(**given, backend="gpu")
+        results.append(returned if isinstance(returned, tuple) else (returned,))
+    for other in results[1:]:
+        if not all(torch.equal(first, second) for first, second in zip(results[0], other, strict=True)):
+            raise SystemExit("the result depends on the order of programs")
+    print("order", operation.name)
 
 
 if __name__ == "__main__":
-    check_faults()
-    check_numbers()
-    check_operations()
-    check_order()
+    if sys.argv[1] == "faults":
+        check_faults()
+        check_numbers()
+    else:
+        check_parity(ops()[sys.argv[1]])
+        check_order(ops()[sys.argv[1]])

@@ -24,19 +24,20 @@ CASES = [
 @pytest.mark.parametrize("backend", ["gpu", "eager"])
 @pytest.mark.parametrize(("operation", "case"), CASES)
 def test_two_reference_rule_on_the_device(operation, case, backend: str, dtype: torch.dtype) -> None:
-    arguments = [tensor.cuda() for tensor in case.arguments(dtype)]
+    arguments = [None if tensor is None else tensor.cuda() for tensor in case.arguments(dtype)]
     with nan_poison():
         compared = two_references(
             operation,
             arguments,
-            ours=lambda *tensors: operation.public(*tensors, backend=backend),
-            plain=getattr(operation.module("eager"), f"portable_{operation.name}"),
+            ours=lambda **given: operation.public(**given, backend=backend),
+            plain=operation.plain,
+            options=case.options,
         )
     assert all(entry.holds for entry in compared), compared
 
 
 @pytest.mark.parametrize(("operation", "case"), CASES)
 def test_the_device_is_chosen_and_repeats_bit_for_bit(operation, case) -> None:
-    arguments = [tensor.cuda() for tensor in case.arguments(torch.float32)]
-    free, demanded = operation.public(*arguments), operation.public(*arguments, backend="gpu")
+    given = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in case.keywords(operation, torch.float32).items()}
+    free, demanded = operation.public(**given), operation.public(**given, backend="gpu")
     assert torch.equal(free, demanded)
