@@ -8,5 +8,14 @@ from __future__ import annotations
 
 from core_attention.kernels._dispatch import BACKENDS, Operation, ops
 from core_attention.kernels.delay_aggregate import delay_aggregate, delay_correlation
+from core_attention.kernels.selective_scan import selective_scan, selective_scan_step
 
-__all__ = ["BACKENDS", "Operation", "delay_aggregate", "delay_correlation", "ops"]
+__all__ = [
+    "BACKENDS",
+    "Operation",
+    "delay_aggregate",
+    "delay_correlation",
+    "ops",
+    "selective_scan",
+    "selective_scan_step",
+]

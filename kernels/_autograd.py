@@ -58,11 +58,7 @@ def _differentiate(
     options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     leaves = {name: None if tensor is None else tensor.detach() for name, tensor in operands.items()}
-    names = [name for name in wanted if leaves[name] is not None]
-    for name in names:
-        leaf = leaves[name]
-        assert leaf is not None
-        leaves[name] = leaf.requires_grad_()
+    inputs = {name: leaf.requires_grad_() for name in wanted if (leaf := leaves[name]) is not None}
     with torch.enable_grad():
         returned = function(**leaves, **options)
     outputs = returned if isinstance(returned, tuple) else (returned,)
@@ -71,10 +67,9 @@ def _differentiate(
         for output, cotangent in zip(outputs, cotangents, strict=True)
         if cotangent is not None and output.requires_grad
     ]
-    inputs = [leaf for name in names if (leaf := leaves[name]) is not None]
     if not pairs:
-        return {name: torch.zeros_like(leaf) for name, leaf in zip(names, inputs, strict=True)}
+        return {name: torch.zeros_like(leaf) for name, leaf in inputs.items()}
     grads = torch.autograd.grad(
-        [output for output, _ in pairs], inputs, [grad for _, grad in pairs], materialize_grads=True
+        [output for output, _ in pairs], list(inputs.values()), [grad for _, grad in pairs], materialize_grads=True
     )
-    return dict(zip(names, grads, strict=True))
+    return dict(zip(inputs, grads, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pathlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ __all__ = ["array", "compile_seconds", "compiled", "exp32", "inlined", "ranges",
 _FREEDOMS = {"contract", "nsz", "reassoc", "arcp"}
 _log = logging.getLogger("pipelines.kernels")
 _seconds: dict[str, float] = {}
+_STAMPS = tuple(
+    (file.stat().st_mtime, file.stat().st_size) for file in sorted(pathlib.Path(__file__).parent.glob("_[nl]*.py"))
+)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -36,10 +40,14 @@ def compiled(function: Callable[..., Any]) -> Any:
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FREEDOMS}
     try:
-        return numba.njit(function, cache=True, **options)
+        loop = numba.njit(function, cache=True, **options)
     except RuntimeError:
         # No folder where numba could keep the machine code: compile in every process instead.
         return numba.njit(function, **options)
+    file = loop._cache._cache_file
+    # numba asks only whether the loop's own file has changed; what melts into it from here must count too.
+    file._source_stamp = (file._source_stamp, _STAMPS)
+    return loop
 
 
 def inlined(function: Callable[..., Any]) -> Any:

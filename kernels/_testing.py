@@ -24,6 +24,7 @@ __all__ = [
     "nan_poison",
     "non_contiguous",
     "outputs_and_gradients",
+    "pooled_references",
     "two_references",
 ]
 
@@ -70,9 +71,7 @@ class Bad:
     def keywords(self, operation: Operation, case: Case, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         """The arguments of the call."""
         given = case.keywords(operation, dtype)
-        return given | {
-            name: value(given[name]) if callable(value) else value for name, value in self.change.items()
-        }
+        return given | {name: value(given[name]) if callable(value) else value for name, value in self.change.items()}
 
 
 @dataclass(frozen=True)
@@ -159,17 +158,67 @@ def two_references(
         options: the other arguments.
         seed: of the random cotangents.
     """
+    triples = _three_answers(operation, arguments, ours, plain, options or {}, seed)
+    return [
+        TwoReferences(name, error_ratio(found, truth), error_ratio(peer, truth))
+        for name, (found, peer, truth) in triples.items()
+    ]
+
+
+def pooled_references(
+    operation: Operation,
+    case: Case,
+    dtype: torch.dtype,
+    *,
+    ours: Callable[..., Any],
+    plain: Callable[..., Any],
+    least: int = 256,
+    draws: int = 16,
+) -> list[TwoReferences]:
+    """``two_references`` over as many random draws of a case as make a root mean square mean something.
+
+    A gradient of one number is right to the last bit by luck in one draw and off by two bits in the next.
+
+    Args:
+        operation: names the arguments and gives the reference.
+        case: makes the arguments.
+        dtype: under test.
+        ours: the function under test; it takes the arguments by keyword.
+        plain: the same in plain torch operators.
+        least: numbers in the smallest result over all draws together.
+        draws: at most so many.
+    """
+    pools: dict[str, list[tuple[Tensor, ...]]] = {}
+    for seed in range(draws):
+        arguments = case.arguments(dtype, seed=seed)
+        for name, triple in _three_answers(operation, arguments, ours, plain, case.options, seed).items():
+            pools.setdefault(name, []).append(tuple(t.detach().double().cpu().flatten() for t in triple))
+        if min(sum(triple[0].numel() for triple in pool) for pool in pools.values()) >= least:
+            break
+    joined = {name: [torch.cat(parts) for parts in zip(*pool, strict=True)] for name, pool in pools.items()}
+    return [
+        TwoReferences(name, error_ratio(found, truth), error_ratio(peer, truth))
+        for name, (found, peer, truth) in joined.items()
+    ]
+
+
+def _three_answers(
+    operation: Operation,
+    arguments: Sequence[Tensor | None],
+    ours: Callable[..., Any],
+    plain: Callable[..., Any],
+    options: Mapping[str, Any],
+    seed: int,
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Outputs and gradients by name: ours, plain torch's, and the float64 truth."""
     wide = [_widened(argument) for argument in arguments]
     reference = operation.implementation("reference")
     dtype = next(argument.dtype for argument in arguments if argument is not None)
-    cotangents = _cotangents(operation, reference, wide, options or {}, dtype, seed)
+    cotangents = _cotangents(operation, reference, wide, options, dtype, seed)
     truth = outputs_and_gradients(operation, reference, wide, cotangents, options)
     found = outputs_and_gradients(operation, ours, arguments, cotangents, options)
     peer = outputs_and_gradients(operation, plain, arguments, cotangents, options)
-    return [
-        TwoReferences(name, error_ratio(found[name], truth[name]), error_ratio(peer[name], truth[name]))
-        for name in truth
-    ]
+    return {name: (found[name], peer[name], truth[name]) for name in truth}
 
 
 def _widened(argument: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core_attention.kernels import ops
 from core_attention.kernels._dispatch import Operation
-from core_attention.kernels._testing import Case, nan_poison, outputs_and_gradients, two_references
+from core_attention.kernels._testing import Case, nan_poison, outputs_and_gradients, pooled_references
 
 CASES = [
     pytest.param(operation, case, id=f"{operation.name}-{case.name.replace(' ', '_')}")
@@ -42,19 +42,18 @@ def _cotangents(returned: Any) -> list[torch.Tensor | None]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("operation", "case"), CASES)
 def test_every_back_end_obeys_the_two_reference_rule(operation: Operation, case: Case, dtype: torch.dtype) -> None:
-    arguments = case.arguments(dtype)
+    given = case.keywords(operation, dtype)
     for backend in operation.backends:
         if backend == "gpu" or (backend == "cpu" and dtype == torch.float64):
             continue  # Triton has its own gates; compiled loops compute in float32
         with nan_poison():
-            compared = two_references(
+            compared = pooled_references(
                 operation,
-                arguments,
-                ours=lambda name=backend, **given: operation.public(**given, backend=name),
+                case,
+                dtype,
+                ours=lambda name=backend, **tensors: operation.public(**tensors, backend=name),
                 plain=operation.plain,
-                options=case.options,
             )
-        given = dict(zip(operation.arguments, arguments, strict=True))
         gradients = [f"d_{name}" for name in operation.differentiable if given[name] is not None]
         assert [entry.name for entry in compared if entry.name.startswith("d_")] == gradients
         assert compared[0].name == operation.outputs[0]
