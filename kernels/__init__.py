@@ -1,20 +1,25 @@
 """Floor 2: pure functions on tensors, each with a readable reference and faster back ends behind one dispatch.
 
 Every operation is a folder: ``reference.py`` (the equation), ``eager.py`` (vectorised torch), ``gpu.py`` (Triton),
-and ``cpu.py`` only where a compiled CPU kernel is measured to beat eager twofold. Triton is loaded on first use.
+and ``cpu.py`` only where a compiled CPU kernel is measured to beat eager twofold. Triton and numba are loaded on first
+use.
 """
 
 from __future__ import annotations
 
 from core_attention.kernels._dispatch import BACKENDS, Operation, ops
+from core_attention.kernels.binary_matmul import binary_matmul
 from core_attention.kernels.delay_aggregate import delay_aggregate, delay_correlation
+from core_attention.kernels.nearest_code import nearest_code
 from core_attention.kernels.selective_scan import selective_scan, selective_scan_step
 
 __all__ = [
     "BACKENDS",
     "Operation",
+    "binary_matmul",
     "delay_aggregate",
     "delay_correlation",
+    "nearest_code",
     "ops",
     "selective_scan",
     "selective_scan_step",

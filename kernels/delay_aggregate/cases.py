@@ -79,7 +79,9 @@ INSPECTED = {
 }
 
 _SEQUENCES = (
-    Bad("a key shorter than the query", {"k": lambda k: k[:, :5]}, r"k: found shape \(2, 5, 4, 8\), expected that of q"),
+    Bad(
+        "a key shorter than the query", {"k": lambda k: k[:, :5]}, r"k: found shape \(2, 5, 4, 8\), expected that of q"
+    ),
     Bad("dtypes mixed", {"k": lambda k: k.double()}, "k: found torch.float64, expected torch.float32"),
     Bad("lags not whole", {"lags": lambda lags: lags.float()}, "lags: found torch.float32, expected int64"),
     Bad("devices mixed", {"q": lambda q: q.to("meta")}, "lags: found on cpu, expected on meta"),

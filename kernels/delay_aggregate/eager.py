@@ -3,8 +3,10 @@
 Both functions are one fused gather over rows: row (b, t) of the result is a bag of K rows of the operand, so
 ``embedding_bag`` reads every source row once per lag and never writes an intermediate.
 
-There is no ``cpu.py``: numba was measured to take 0.54 to 0.81 of eager's time (two idle cores, wall clock, median of
-five, d_model 512, T = 96 and 720), and the house asks for half. `bench_delay_aggregate.py --pair-only` repeats it.
+There is no ``cpu.py``: compiled loops were measured to take 0.56 to 0.72 (aggregate) and 0.48 to 0.62 (correlation) of
+eager's time (one thread, its own CPU time, d_model 512, T = 96 and 720, vector instructions written out with the sums
+in registers), and the house asks for half: both sides wait for the sequence to come from the caches.
+`bench_delay_aggregate.py --pair-only` repeats it.
 """
 
 from __future__ import annotations
