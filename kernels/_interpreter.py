@@ -21,13 +21,14 @@ import os
 import random
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from core_attention.kernels._dispatch import interpreting
 
-__all__ = ["KernelFault", "MemoryWatch", "checked_interpreter"]
+__all__ = ["KernelFault", "MemoryWatch", "Traffic", "checked_interpreter"]
 
 _WIDENED = ("unary_op", "binary_op", "ternary_op", "create_fma", "create_rsqrt", "create_erf", "create_fabs")
 _BITWISE = (np.bitwise_and, np.bitwise_or, np.bitwise_xor)
@@ -38,18 +39,28 @@ class KernelFault(RuntimeError):
     """A kernel touched memory that is not its own, or raced with itself."""
 
 
+@dataclass
+class Traffic:
+    """Bytes that the programs of one launch read and wrote; lanes of one access that share an element count once."""
+
+    loaded: int = 0
+    stored: int = 0
+
+
 class MemoryWatch:
-    """Where a launch may read and write, and which program touched what."""
+    """Where a launch may read and write, which program touched what, and how much was moved (``traffic`` a launch)."""
 
     def __init__(self) -> None:
         self.program = 0
         self.loads = self.stores = self.launches = 0
+        self.traffic: list[Traffic] = []
         self._extents: list[tuple[int, int]] = []
         self._owners: dict[int, tuple[int, np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def begin(self, tensors: list[Any]) -> None:
         """Forget the previous launch and admit the tensors of this one."""
         self.launches += 1
+        self.traffic.append(Traffic())
         self._extents.clear()
         self._owners.clear()
         for tensor in tensors:
@@ -68,14 +79,18 @@ class MemoryWatch:
 
     def touch(self, pointers: Any, mask: np.ndarray, item: int, kind: str) -> None:
         """Check one access ("load", "store" or "atomic") of the running program and remember it."""
-        lanes = np.broadcast_to(mask, pointers.data.shape).reshape(-1)
+        lanes = np.broadcast_to(mask, pointers.data.shape).reshape(-1).astype(bool)  # some masks are numbers
         addresses = pointers.data.reshape(-1)[lanes].astype(np.int64)
         if addresses.size == 0:
             return
         self.loads += kind == "load"
         self.stores += kind != "load"
         self._check_bounds(addresses, item, kind)
-        if kind == "store" and np.unique(addresses).size != addresses.size:
+        distinct = np.unique(addresses).size
+        moved = self.traffic[-1]
+        moved.loaded += distinct * item * (kind != "store")
+        moved.stored += distinct * item * (kind != "load")
+        if kind == "store" and distinct != addresses.size:
             raise KernelFault(f"two lanes of program {self.program} store to one element, at {_kernel_line()}")
         for base, (size, *owners) in self._owners.items():
             inside = (addresses >= base) & (addresses < base + size)
@@ -115,7 +130,7 @@ def checked_interpreter(*, seed: int = 0, tf32: bool = True) -> Iterator[MemoryW
         tf32: round float32 operands of ``tl.dot`` to TF32 where its ``input_precision`` says "tf32".
 
     Yields:
-        the watch, with counts of launches, loads and stores.
+        the watch, with counts of launches, loads and stores, and the bytes moved by each launch.
 
     Raises:
         RuntimeError: ``TRITON_INTERPRET=1`` was not set before the kernels were defined.

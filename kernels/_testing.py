@@ -172,8 +172,8 @@ def pooled_references(
     *,
     ours: Callable[..., Any],
     plain: Callable[..., Any],
-    least: int = 256,
-    draws: int = 16,
+    least: int = 64,
+    draws: int = 12,
 ) -> list[TwoReferences]:
     """``two_references`` over as many random draws of a case as make a root mean square mean something.
 
