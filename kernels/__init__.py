@@ -10,9 +10,11 @@ from __future__ import annotations
 from core_attention.kernels._dispatch import BACKENDS, Operation, ops
 from core_attention.kernels.binary_matmul import binary_matmul
 from core_attention.kernels.delay_aggregate import delay_aggregate, delay_correlation
+from core_attention.kernels.large_kernel import large_kernel
 from core_attention.kernels.nearest_code import nearest_code
 from core_attention.kernels.pooled_context import pooled_context, segment_max
 from core_attention.kernels.selective_scan import selective_scan, selective_scan_step
+from core_attention.kernels.stencil import stencil
 from core_attention.kernels.window_nd import window_nd
 
 __all__ = [
@@ -21,11 +23,13 @@ __all__ = [
     "binary_matmul",
     "delay_aggregate",
     "delay_correlation",
+    "large_kernel",
     "nearest_code",
     "ops",
     "pooled_context",
     "segment_max",
     "selective_scan",
     "selective_scan_step",
+    "stencil",
     "window_nd",
 ]
