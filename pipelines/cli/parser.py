@@ -91,14 +91,22 @@ def parse(cls: type[Pipeline], verb: str, argv: list[str]) -> tuple[Namespace, N
     """
     parser = build_parser(cls, verb)
     words = _resume_words(_normalise(argv, parser))
+    resolved = parse_words(parser, words)
+    return resolved, parse_words(parser, words, defaults=False), parser
+
+
+def parse_words(parser: ArgumentParser, words: list[str], **how: Any) -> Namespace:
+    """Parse words; what is wrong with them is said in one sentence.
+
+    Raises:
+        ConfigError: an unknown or ill-typed option, with the nearest name.
+    """
     try:
-        resolved = parser.parse_args(words)
-        given = parser.parse_args(words, defaults=False)
-    except SystemExit:
+        return parser.parse_args(words, **how)
+    except SystemExit:  # --help
         raise
     except Exception as error:  # jsonargparse raises its own and argparse's kinds
         raise _explain(error, parser) from None
-    return resolved, given, parser
 
 
 def _normalise(argv: list[str], parser: ArgumentParser) -> list[str]:

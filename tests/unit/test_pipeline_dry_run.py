@@ -1,0 +1,113 @@
+"""Every pipeline's GPU path with a stand-in driver: its models run, and the kernels that a GPU would launch compile.
+
+Models of each domain run forward and backward on CPU tensors that the dispatch sends to the Triton back end; nothing is
+computed. A new domain adds its paths to ``PATHS``, a new model of a domain is asked for by name.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core_attention.kernels import _inspect, ops
+from pipelines.domains import DOMAINS
+from pipelines.forecast.models import build_model
+from pipelines.forecast.options import MODELS, ArchOptions
+
+pytestmark = pytest.mark.skipif(_inspect.unavailable() is not None, reason=str(_inspect.unavailable()))
+
+Made = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A model on its way through the kernels.
+
+    Attributes:
+        name: of the model, and of the mechanism where it has a choice.
+        make: the model and its inputs.
+        training: kernels launched forward and backward in training, with how often.
+        evaluation: kernels launched forward in evaluation.
+    """
+
+    name: str
+    make: Callable[[], Made]
+    training: dict[str, int]
+    evaluation: dict[str, int]
+
+
+def _forecaster(model: str, attention: str, **sizes: int) -> Callable[[], Made]:
+    """A small model: 24 rows of 3 columns with 2 marks, 8 rows ahead."""
+
+    def make() -> Made:
+        arch = ArchOptions(d_model=16, n_heads=2, d_ff=32, e_layers=1, **sizes)
+        shape = {"context": 24, "horizon": 8, "targets": 3, "marks": 2}
+        made = build_model(model, attention=attention, arch=arch, **shape)
+        return made, (torch.randn(4, 24, 3), torch.randn(4, 24, 2), torch.randn(4, 8, 2), torch.zeros(4, 24, 0))
+
+    return make
+
+
+#: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
+#: query, key) and one correlation (weights).
+PATHS: dict[str, tuple[Path, ...]] = {
+    "forecast": (
+        Path(  # one mixer in the encoder, two in the decoder
+            "autoformer",
+            _forecaster("autoformer", "auto_correlation", d_layers=1),
+            {"aggregate_kernel": 12, "correlation_kernel": 3},
+            {"aggregate_kernel": 3},
+        ),
+        Path(
+            "transformer, auto_correlation",
+            _forecaster("transformer", "auto_correlation"),
+            {"aggregate_kernel": 4, "correlation_kernel": 1},
+            {"aggregate_kernel": 1},
+        ),
+    ),
+}
+EVERY = [pytest.param(path, id=f"{domain}-{path.name}") for domain, paths in PATHS.items() for path in paths]
+
+
+def test_every_domain_has_a_path() -> None:
+    missing = sorted(set(DOMAINS) - set(PATHS))
+    assert not missing, f"add the GPU paths of {', '.join(missing)} to PATHS in {__file__}"
+    assert set(PATHS) <= set(DOMAINS)
+
+
+def test_every_forecasting_model_with_a_mixer_has_a_path() -> None:
+    with_path = {path.name.partition(",")[0] for path in PATHS["forecast"]}
+    assert {info.name for info in MODELS.values() if info.uses_attention} <= with_path
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_the_gpu_path_launches_its_kernels(path: Path) -> None:
+    model, inputs = path.make()
+    with _inspect.dry_run("sm_90") as (launches, compiled), _inspect.as_on_a_gpu():
+        model.train()
+        output = model(*inputs)
+        output.sum().backward()
+        training = collections.Counter(launch.kernel for launch in launches)
+        assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+        launches.clear()
+        model.eval()
+        with torch.no_grad():
+            model(*inputs)
+        evaluation = collections.Counter(launch.kernel for launch in launches)
+    assert (training, evaluation) == (path.training, path.evaluation)
+    reports = [_inspect._report("sm_90", variant, kernel, _packages()) for variant, kernel in compiled.items()]
+    assert [report for report in reports if not report.fits] == []
+
+
+def test_without_the_stand_in_nothing_is_sent_to_the_gpu() -> None:
+    model, inputs = PATHS["forecast"][0].make()
+    assert torch.isfinite(model.eval()(*inputs)).all()
+
+
+def _packages() -> set[str]:
+    return {operation.package for operation in ops().values()}
