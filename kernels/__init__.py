@@ -10,10 +10,14 @@ from __future__ import annotations
 from core_attention.kernels._dispatch import BACKENDS, Operation, ops
 from core_attention.kernels.binary_matmul import binary_matmul
 from core_attention.kernels.delay_aggregate import delay_aggregate, delay_correlation
+from core_attention.kernels.flash_softmax import flash_softmax
 from core_attention.kernels.large_kernel import large_kernel
+from core_attention.kernels.linear_scan import linear_scan
 from core_attention.kernels.nearest_code import nearest_code
+from core_attention.kernels.polyline_mask import polyline_mask
 from core_attention.kernels.pooled_context import pooled_context, segment_max
 from core_attention.kernels.selective_scan import selective_scan, selective_scan_step
+from core_attention.kernels.split_decode import merge_partials, split_decode
 from core_attention.kernels.stencil import stencil
 from core_attention.kernels.window_nd import window_nd
 
@@ -23,17 +27,18 @@ __all__ = [
     "binary_matmul",
     "delay_aggregate",
     "delay_correlation",
+    "flash_softmax",
     "large_kernel",
+    "linear_scan",
+    "merge_partials",
     "nearest_code",
     "ops",
+    "polyline_mask",
     "pooled_context",
     "segment_max",
     "selective_scan",
     "selective_scan_step",
+    "split_decode",
     "stencil",
     "window_nd",
 ]
-
-
-import importlib as _i, os as _o  # TEMPORARY
-[_i.import_module("core_attention.kernels." + n) for n in _o.environ.get("PIPELINES_EXTRA_KERNELS", "").split(",") if n]
