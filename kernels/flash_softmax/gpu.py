@@ -163,23 +163,24 @@ class _Blocks(NamedTuple):
 
 
 # Rows that a program keeps, rows that it meets at a time, and warps: the largest found to compile without spills. By
-# kernel and bytes of an operand, up to so many channels. AMD's chips have a table of their own for half-width operands:
-# twice the lanes a warp, and half the registers a lane from eight warps on.
+# kernel and bytes of an operand, up to so many channels. AMD's chips have a table of their own: twice
+# the lanes a warp, half the registers a lane from eight warps on, and scalar registers that overflow first.
 _Sizes = dict[tuple[str, int], dict[int, tuple[int, int, int]]]
 _SIZES: _Sizes = {
     ("forward", 2): {64: (64, 64, 4), 128: (64, 32, 8), 256: (32, 16, 4)},
     ("queries", 2): {64: (64, 32, 4), 128: (64, 32, 8), 256: (32, 16, 8)},
-    ("keys", 2): {64: (64, 32, 4), 128: (32, 32, 8), 256: (32, 16, 8)},
+    ("keys", 2): {64: (32, 32, 4), 128: (32, 32, 8), 256: (32, 16, 8)},
     ("forward", 4): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
-    ("queries", 4): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 8)},
-    ("keys", 4): {64: (32, 32, 8), 128: (32, 16, 8), 256: (16, 16, 8)},
-}
-_AMD_SIZES: _Sizes = _SIZES | {
-    ("forward", 2): {64: (64, 32, 4), 128: (32, 32, 4), 256: (32, 16, 4)},
-    ("queries", 2): {64: (64, 32, 4), 128: (32, 32, 4), 256: (32, 16, 4)},
-    ("keys", 2): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
-    ("queries", 4): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
+    ("queries", 4): {64: (32, 32, 4), 128: (32, 32, 8), 256: (16, 16, 8)},
     ("keys", 4): {64: (32, 32, 8), 128: (32, 16, 8), 256: (16, 16, 4)},
+}
+_AMD_SIZES: _Sizes = {
+    ("forward", 2): {64: (64, 32, 4), 128: (32, 32, 4), 256: (32, 16, 4)},
+    ("queries", 2): {64: (32, 32, 4), 128: (32, 32, 4), 256: (32, 16, 4)},
+    ("keys", 2): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
+    ("forward", 4): {64: (32, 16, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
+    ("queries", 4): {64: (32, 32, 4), 128: (32, 16, 4), 256: (16, 16, 4)},
+    ("keys", 4): {64: (32, 16, 4), 128: (32, 16, 8), 256: (16, 16, 4)},
 }
 
 

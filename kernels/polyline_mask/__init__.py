@@ -33,7 +33,7 @@ def polyline_mask(
         decay_h: (B, rows, columns, H) horizontal decay of each token in [0, 1], the dtype of ``q`` or float32. Values
             are not inspected; those below 1e-20 count as 1e-20 and pass no gradient.
         decay_v: (B, rows, columns, H) vertical decay, likewise.
-        backend: "reference", "eager" or "gpu"; None leaves the choice to the device and ``PIPELINES_BACKEND``.
+        backend: "reference" or "eager"; None leaves the choice to the device and ``PIPELINES_BACKEND``.
 
     Returns:
         (B, rows, columns, H, Dv) with the dtype of ``q``. A ratio, where the caller wants one, is this over the same
@@ -42,9 +42,8 @@ def polyline_mask(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, an empty dimension, or a back end that cannot serve.
 
-    Differentiable once in every tensor. With N = rows x columns places, eager: time O(B H N (rows + columns) D Dv),
-    memory O(B H N (D + Dv)) and blocks of fixed size, of large grids one head's O(N (rows + columns + Dv)); gpu: time
-    O(B H N^2 (D + Dv)), memory O(B H N (rows + columns)).
+    Differentiable once in every tensor. With N = rows x columns places: time O(B H N (rows + columns) D Dv),
+    memory O(B H N (D + Dv)) and blocks of fixed size, of large grids one head's O(N (rows + columns + Dv)).
 
     Source: PPMA (arXiv:2506.15940), the polyline-path mask L + L^T and its masked linear attention; theorem 2 is why
     one product a column, then one a row, multiply by it.

@@ -16,11 +16,14 @@ MASK = register(
     Operation(
         name="polyline_mask",
         package=__package__ or "",
-        backends=("reference", "eager", "gpu"),
+        backends=("reference", "eager"),
         arguments=("q", "k", "v", "decay_h", "decay_v"),
         differentiable=("q", "k", "v", "decay_h", "decay_v"),
         companions=("k", "v", "decay_h", "decay_v"),
-        absent={"cpu": "a numba kernel has not been shown to beat eager twofold, which a back end must"},
+        absent={
+            "cpu": "no numba loop has been measured against eager, and a back end must halve the time",
+            "gpu": "no Triton kernel of it has passed the checks yet",
+        },
     )
 )
 
