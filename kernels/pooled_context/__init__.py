@@ -53,7 +53,7 @@ def pooled_context(
     values a head are those of the released code.
 
     Example:
-        >>> x = torch.arange(4.0).view(1, 4, 1, 1)
+        >>> x = torch.arange(4.0, dtype=torch.float64).view(1, 4, 1, 1)
         >>> pooled_context(torch.zeros_like(x), x, x, group=2, window=1).flatten().round(decimals=2).tolist()
         [0.0, 0.5, 1.25, 1.83]
     """

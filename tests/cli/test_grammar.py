@@ -42,10 +42,10 @@ assert not loaded, loaded
 """
 
 
-def cpu_seconds(words: list[str]) -> float:
+def cpu_seconds(words: list[str], probe: str = PROBE) -> float:
     """Seconds of CPU that a fresh interpreter takes, beside the checks of the probe."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    probe = PROBE.format(words=words, heavy=HEAVY)
+    probe = probe.format(words=words, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -55,9 +55,13 @@ def cpu_seconds(words: list[str]) -> float:
 @pytest.mark.parametrize("words", [[], *LIGHT], ids=lambda words: " ".join(words) or "import")
 def test_light_commands_load_nothing_heavy_and_are_quick(words: list[str]) -> None:
     measured = cpu_seconds(words)
-    if measured >= 0.5:  # once more: another process may have had the caches
+    for _ in range(4):  # other processes may have the caches, and a busy core counts more seconds for the same work
+        if measured < 0.5:
+            break
         measured = min(measured, cpu_seconds(words))
-    assert measured < 0.5
+    else:
+        parser = min(cpu_seconds([], "import jsonargparse") for _ in range(3))
+        assert measured < 3 * parser, "three times what importing the parser's library takes just now"
 
 
 def test_the_installed_command_answers() -> None:
