@@ -144,8 +144,8 @@ def _of_amd(kernel: Any) -> Need:
             raise RuntimeError(f"the assembly of {kernel.metadata.name} names no {key}")
         return int(found[1])
 
-    spills = count("vgpr_spill_count") + count("sgpr_spill_count")
-    return Need(count("vgpr_count"), spills, tensor_instructions(text))
+    # Scalar registers spill into lanes of vector registers, which count as such; only vector spills go to memory.
+    return Need(count("vgpr_count"), count("vgpr_spill_count"), tensor_instructions(text))
 
 
 def _output(command: list[str]) -> str:

@@ -18,7 +18,7 @@ from core_attention.kernels.linear_scan._programs import beyond_kernel, mix_kern
 
 __all__ = ["linear_scan", "linear_scan_backward"]
 
-_WARPS = 4
+_WARPS, _FULL_WARPS = 4, 8  # full float32 products are unrolled over the threads: with four warps a variant spilled
 # Tiles by operands: tokens of a chunk, columns contracted at a time, columns of a result. Full float32 products run on
 # the ordinary units, unrolled: larger ones spill. Those of the tensor cores keep their fragments in registers.
 _FULL_TILES, _HALF_TILES = (32, 16, 32), (64, 32, 32)
@@ -46,7 +46,8 @@ class _Plan(NamedTuple):
         """How the kernels multiply and add up."""
         accumulator = tl.float64 if self.wide == torch.float64 else tl.float32
         precision = "tf32" if self.half else "ieee"
-        return {"C": self.C, "ACC": accumulator, "PRECISION": precision, "num_warps": _WARPS, "num_stages": 1}
+        warps = _WARPS if self.half else _FULL_WARPS
+        return {"C": self.C, "ACC": accumulator, "PRECISION": precision, "num_warps": warps, "num_stages": 1}
 
     def tile(self, width: int, *, contracted: bool = False) -> int:
         """Columns of a tile that covers ``width`` of them."""

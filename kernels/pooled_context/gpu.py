@@ -29,7 +29,7 @@ __all__ = [
     "segment_sum_kernel",
 ]
 
-_BLOCK = 32  # queries, and keys, of a tile
+_BLOCK = 16  # queries, and keys, of a tile: the flags of larger ones spill a chip's scalar registers
 _CHANNELS = 128
 
 
@@ -279,7 +279,10 @@ def _sizes(operands: tuple[Tensor, ...], group: int, window: int, scale: float) 
 
 def _tiles(q: Tensor, v: Tensor) -> dict[str, int]:
     widths = (max(16, triton.next_power_of_2(size)) for size in (q.shape[3], v.shape[3]))
-    return {"BLOCK": _BLOCK, **dict(zip(("BLOCK_D", "BLOCK_E"), widths, strict=True)), "num_warps": 4}
+    # Products in full float32 are unrolled over the threads: with fewer of them, or larger tiles, they spill.
+    full = q.dtype == torch.float32
+    sizes = dict(zip(("BLOCK_D", "BLOCK_E"), widths, strict=True))
+    return {"BLOCK": _BLOCK, **sizes, "num_warps": 8 if full else 4, "num_stages": 1}
 
 
 @triton.jit

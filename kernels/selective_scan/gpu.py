@@ -53,7 +53,7 @@ def _step_size(pointer, steps, inside, shift, IS_SOFTPLUS: tl.constexpr, ACC: tl
 @triton.jit
 def scan_kernel(
     u, delta, A, B, C, D, z, bias, start, out, last, saved,
-    ROWS, CHANNELS, LENGTH, GROUPS_B, GROUPS_C,
+    ROWS, CHANNELS, LENGTH, GROUPS_B: tl.constexpr, GROUPS_C: tl.constexpr,
     STATES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr, IS_SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_START: tl.constexpr,
     SAVING: tl.constexpr, ACC: tl.constexpr,
@@ -99,7 +99,7 @@ def scan_kernel(
 def scan_gradient_kernel(
     u, delta, A, B, C, D, z, bias, saved, grad, grad_state,
     d_u, d_delta, d_A, d_B, d_C, d_D, d_z, d_bias, d_start,
-    ROWS, CHANNELS, LENGTH, GROUPS_B, GROUPS_C,
+    ROWS, CHANNELS, LENGTH, GROUPS_B: tl.constexpr, GROUPS_C: tl.constexpr,
     STATES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr, IS_SOFTPLUS: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
@@ -279,6 +279,7 @@ def _constants(A: Tensor, delta_softplus: bool, wide: torch.dtype) -> dict[str, 
         "IS_SOFTPLUS": delta_softplus,
         "ACC": tl.float64 if wide == torch.float64 else tl.float32,
         "num_warps": 4 if states <= 32 else 8,
+        "num_stages": 1,
     }
 
 

@@ -31,7 +31,7 @@ def _range(program, programs, total):
     share = tl.cdiv(total, programs)
     larger = total - (share - 1) * programs
     low = program * share - tl.maximum(program - larger, 0)
-    return low, low + share - (program >= larger).to(tl.int64)
+    return low, low + share - (program >= larger).to(tl.int32)
 
 
 @triton.jit
@@ -47,10 +47,10 @@ def _owner(tile, programs, total):
 @triton.jit
 def _sample(starts, tile, B):
     """The sample of a tile: how many samples end at or before it."""
-    found = tl.full([], 0, tl.int64)
+    found = tl.full([], 0, tl.int32)
     for i in range(0, B, 32):
         b = i + tl.arange(0, 32)
-        found += tl.sum(((tl.load(starts + 1 + b, mask=b < B, other=tile + 1) <= tile) & (b < B)).to(tl.int64), 0)
+        found += tl.sum(((tl.load(starts + 1 + b, mask=b < B, other=tile + 1) <= tile) & (b < B)).to(tl.int32), 0)
     return found
 
 
@@ -73,7 +73,8 @@ def partial_kernel(
     MODE "output": maxima, totals, outputs = sum p v. "center": the same with sum p (g v^T) as output, one number a row.
     "query": outputs = sum ds k with ds = p (g v^T - center), given maximum, total and center of the pair.
     """
-    program, programs = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    # Tiles are counted in 32 bits: a division of 64 is a call, for which registers go to memory.
+    program, programs = tl.program_id(0), tl.num_programs(0)
     tile, high = _range(program, programs, tl.load(starts + B))
     r, d = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_D)
     n, within = tl.arange(0, BLOCK_N), (r < R)[:, None] & (d < D)[None, :]
@@ -85,6 +86,7 @@ def partial_kernel(
         g = (tile - first) // tiles
         at = tile - first - g * tiles
         end = tl.minimum(tiles, at + high - tile)
+        b, g = b.to(tl.int64), g.to(tl.int64)
         pair = b * G + g
         seen = _limits(r, length, R, T, CAUSAL)
         q = tl.load(rows + (pair * R + r)[:, None] * D + d[None, :], mask=within, other=0.0)
@@ -139,8 +141,8 @@ def merge_kernel(
     STATE: tl.constexpr, ACC: tl.constexpr, BLOCK_R: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Merge the slots of a pair: weighted by maxima and divided by the total, or added up; STATE writes both too."""
+    b, g = tl.program_id(0) // G, tl.program_id(0) % G
     pair = tl.program_id(0).to(tl.int64)
-    b, g = pair // G, pair % G
     first, all_tiles = tl.load(starts + b), tl.load(starts + B)
     tiles = (tl.load(starts + b + 1) - first) // G
     low = first + g * tiles
@@ -271,15 +273,15 @@ class _Launch:
         self.grads = self.rows  # replaced by the backward pass
         self.k, self.v = (x if x.stride(3) == 1 else x.contiguous() for x in (k, v))
         self.block_d = max(16, triton.next_power_of_2(self.D))
-        self.block_n = max(16, min(64, (4096 if self.half else 2048) // self.block_d))
+        self.block_n = max(16, min(64, (4096 if self.half else 1024) // self.block_d))
         # Products of float32 run on the plain units, which hold whole operands in registers: more threads share them.
         self.warps = max(4, self.block_d // (32 if self.half else 16))
         self.row_blocks = triton.cdiv(self.R, _ROWS)
         self.programs = programs or _programs(q)
         full = torch.full((self.B,), self.S, device=q.device) if lengths is None else lengths.clamp(0, self.S)
         self.lengths = full
-        self.starts = torch.zeros(self.B + 1, dtype=torch.int64, device=q.device)
-        torch.cumsum((full + self.block_n - 1) // self.block_n * self.G, 0, out=self.starts[1:])
+        self.starts = torch.zeros(self.B + 1, dtype=torch.int32, device=q.device)
+        torch.cumsum((full + self.block_n - 1) // self.block_n * self.G, 0, dtype=torch.int32, out=self.starts[1:])
 
     def grouped(self, rows: Tensor) -> Tensor:
         """(B, T, H, D) -> (B, G, H/G T, D), contiguous."""

@@ -28,7 +28,7 @@ SPLIT_DECODE = register(
     )
 )
 _MOST_ROWS = 16  # query rows a key head up to which the compiled loops win: they read memory once, but multiply slowly
-_MOST_CHANNELS = 256  # of a head in the Triton kernels: more would not fit the registers
+_MOST_CHANNELS = 64  # of a head in the Triton kernels: compiled for 128 they spill registers on one of the chips
 
 
 def _decode(
@@ -82,7 +82,9 @@ def _limits(q: Tensor, k: Tensor) -> dict[str, str | None]:
     rows, width = q.shape[1] * q.shape[2] // k.shape[2], q.shape[3]
     many = f"{rows} query rows (T x H / G) share a key head; with more than {_MOST_ROWS}, matrix products are faster"
     wide = f"heads of {width} channels, the Triton kernels take up to {_MOST_CHANNELS}"
-    return {"cpu": many if rows > _MOST_ROWS else None, "gpu": wide if width > _MOST_CHANNELS else None}
+    keys = k.shape[0] * k.shape[1] * k.shape[2]
+    long = f"{keys} rows of keys, the Triton kernels count fewer than 2^31" if keys >= 2**31 else None
+    return {"cpu": many if rows > _MOST_ROWS else None, "gpu": wide if width > _MOST_CHANNELS else long}
 
 
 decode_op: Any = torch.library.custom_op("pipelines::split_decode", _decode, mutates_args=())
