@@ -18,7 +18,7 @@ from core_attention.kernels.linear_scan._programs import beyond_kernel, mix_kern
 
 __all__ = ["linear_scan", "linear_scan_backward"]
 
-_WARPS, _FULL_WARPS = 4, 8  # full float32 products are unrolled over the threads: with four warps a variant spilled
+_WARPS, _MIX_WARPS = 4, 8  # with four warps a variant of the mixing kernel in full float32 spilled
 # Tiles by operands: tokens of a chunk, columns contracted at a time, columns of a result. Full float32 products run on
 # the ordinary units, unrolled: larger ones spill. Those of the tensor cores keep their fragments in registers.
 _FULL_TILES, _HALF_TILES = (32, 16, 32), (64, 32, 32)
@@ -46,8 +46,7 @@ class _Plan(NamedTuple):
         """How the kernels multiply and add up."""
         accumulator = tl.float64 if self.wide == torch.float64 else tl.float32
         precision = "tf32" if self.half else "ieee"
-        warps = _WARPS if self.half else _FULL_WARPS
-        return {"C": self.C, "ACC": accumulator, "PRECISION": precision, "num_warps": warps, "num_stages": 1}
+        return {"C": self.C, "ACC": accumulator, "PRECISION": precision, "num_warps": _WARPS, "num_stages": 1}
 
     def tile(self, width: int, *, contracted: bool = False) -> int:
         """Columns of a tile that covers ``width`` of them."""
@@ -119,7 +118,8 @@ def _mix(
         x, a, y, p.decays["high"] if extra is None else extra, p.decays["high"], p.decays["low"],
         p.decays["tail" if upper else "head"], states, out, denominator, p.T, p.H, X, Y, p.N,
         *((1, E) if turned else (E, 1)), p.D * E, eps, TINY,
-        BX=bx, BY=by, UPPER=upper, CAUSAL=p.causal, DECAY=decaying, MODE=mode, **p.options,
+        BX=bx, BY=by, UPPER=upper, CAUSAL=p.causal, DECAY=decaying, MODE=mode,
+        **p.options | {"num_warps": _WARPS if p.half else _MIX_WARPS},
     )  # fmt: skip
     return denominator
 
