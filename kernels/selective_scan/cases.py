@@ -85,7 +85,7 @@ CASES = {
 INTERPRETED = {
     "selective_scan": (
         _case("usual", (2, 2, 24, 16)),
-        _case("one step of one channel", (1, 1, 1, 1)),
+        _case("one step", (2, 6, 1, 3)),
         _case("past one chunk, ragged", (1, 2, 131, 5)),
         Case("bare", _plain),
         _case("two groups", (1, 4, 17, 9), groups=2),
