@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BACKENDS", "ENVIRONMENT_VARIABLE", "Operation", "check_backend", "choose", "ops", "register"]
+__all__ = ["BACKENDS", "ENVIRONMENT_VARIABLE", "Operation", "check_backend", "choose", "is_free", "ops", "register"]
 
 BACKENDS = ("reference", "eager", "cpu", "gpu")
 ENVIRONMENT_VARIABLE = "PIPELINES_BACKEND"
@@ -98,6 +98,11 @@ def check_backend(backend: str | None) -> str:
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not a back end; expected one of {', '.join(BACKENDS)}, or None")
     return backend or ""
+
+
+def is_free(backend: str) -> bool:
+    """Whether neither the argument nor the environment demands a back end, so that speed may decide."""
+    return not backend and os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() in ("", "auto")
 
 
 def choose(

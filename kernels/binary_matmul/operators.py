@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core_attention.kernels._autograd import gradients
-from core_attention.kernels._dispatch import ENVIRONMENT_VARIABLE, Operation, choose, register
+from core_attention.kernels._dispatch import Operation, choose, is_free, register
 
 __all__ = ["BINARY", "MOST_FEATURES", "binary_op"]
 
@@ -57,9 +56,9 @@ def _multiply_backward(
 def _limits(x: Tensor, weight: Tensor, backend: str) -> dict[str, str | None]:
     narrow = "matrix products of float64 tiles are not portable between chips; use eager"
     small = "so little is not twice as fast as in eager"
+    # One asked for serves any size.
     few = x.numel() * weight.shape[0] < _LEAST_WORK or x.shape[-1] < _LEAST_FEATURES
-    free = not backend and os.environ.get(ENVIRONMENT_VARIABLE, "") in ("", "auto")  # one asked for serves any size
-    return {"gpu": narrow if x.dtype == torch.float64 else None, "cpu": small if few and free else None}
+    return {"gpu": narrow if x.dtype == torch.float64 else None, "cpu": small if few and is_free(backend) else None}
 
 
 binary_op: Any = torch.library.custom_op("pipelines::binary_matmul", _multiply, mutates_args=())

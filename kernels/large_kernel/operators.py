@@ -8,13 +8,12 @@ The convolution y = x * w is linear in x and in w, and the two operators are clo
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core_attention.kernels._dispatch import ENVIRONMENT_VARIABLE, Operation, choose, register
+from core_attention.kernels._dispatch import Operation, choose, is_free, register
 from core_attention.kernels.large_kernel.eager import is_channels_last, memory_format
 
 __all__ = ["LARGE_KERNEL", "correlation_op", "large_kernel_op"]
@@ -40,8 +39,7 @@ def _module(backend: str, x: Tensor, other: Tensor, *, passed_by: bool = False) 
     too_big = x.shape[2] * x.shape[3] >= 2**31 - 2**16
     limits = {"gpu": "a plane has 2^31 elements or more" if too_big else None}
     chosen = choose(LARGE_KERNEL, backend, x, other, limits=limits)
-    free = not backend and os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() in ("", "auto")
-    return LARGE_KERNEL.module("eager" if chosen == "cpu" and free and passed_by else chosen)
+    return LARGE_KERNEL.module("eager" if chosen == "cpu" and passed_by and is_free(backend) else chosen)
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
