@@ -64,8 +64,11 @@ class Target:
 
 
 def _nvidia(arch: int, shared: int) -> Target:
-    """CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": a block may have all but 1 KiB."""
-    return Target("cuda", arch, 32, (shared - 1) * _KIB, 255, shared * _KIB, 128, _KIB, 512, 8, 16, 32)
+    """CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": a block may have all but 1 KiB.
+
+    A thread names 255 registers; the object file records what it is allotted, which is then 256.
+    """
+    return Target("cuda", arch, 32, (shared - 1) * _KIB, 256, shared * _KIB, 128, _KIB, 512, 8, 16, 32)
 
 
 TARGETS = {

@@ -16,28 +16,32 @@ MASK = register(
     Operation(
         name="polyline_mask",
         package=__package__ or "",
-        backends=("reference", "eager"),
+        backends=("reference", "eager", "gpu"),
         arguments=("q", "k", "v", "decay_h", "decay_v"),
         differentiable=("q", "k", "v", "decay_h", "decay_v"),
         companions=("k", "v", "decay_h", "decay_v"),
         absent={
             "cpu": "no numba loop has been measured against eager, and a back end must halve the time",
-            "gpu": "no Triton kernel of it has passed the checks yet",
         },
     )
 )
 
 
+def _limits(q: Tensor) -> dict[str, str | None]:
+    wide = q.dtype == torch.float64
+    return {"gpu": "matrix products of float64 tiles are not portable between chips; use eager" if wide else None}
+
+
 def _mask(q: Tensor, k: Tensor, v: Tensor, decay_h: Tensor, decay_v: Tensor, backend: str) -> Tensor:
     """The operator behind ``polyline_mask``; arguments are checked there."""
-    return MASK.implementation(choose(MASK, backend, q, k, v))(q, k, v, decay_h, decay_v)
+    return MASK.implementation(choose(MASK, backend, q, limits=_limits(q)))(q, k, v, decay_h, decay_v)
 
 
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, decay_h: Tensor, decay_v: Tensor, to_decays: bool, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of all operands; those of the decays are empty unless asked for."""
-    chosen = choose(MASK, backend, q, k, v)
+    chosen = choose(MASK, backend, q, limits=_limits(q))
     operands = {"q": q, "k": k, "v": v, "decay_h": decay_h, "decay_v": decay_v}
     if chosen == "reference":
         wanted = list(operands)[: None if to_decays else 3]

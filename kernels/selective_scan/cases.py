@@ -84,7 +84,7 @@ CASES = {
 }
 INTERPRETED = {
     "selective_scan": (
-        _case("usual", (2, 2, 24, 16)),
+        _case("usual", (2, 2, 24, 7)),
         _case("one step", (2, 6, 1, 3)),
         _case("past one chunk, ragged", (1, 2, 131, 5)),
         Case("bare", _plain),

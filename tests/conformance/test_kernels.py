@@ -53,7 +53,7 @@ def test_every_back_end_obeys_the_two_reference_rule(operation: Operation, case:
                 dtype,
                 ours=lambda name=backend, **tensors: operation.public(**tensors, backend=name),
                 plain=operation.plain,
-                draws=4 if backend == "reference" or dtype == torch.float64 else 12,
+                first=4 if backend == "reference" or dtype == torch.float64 else 12,
             )
         gradients = [f"d_{name}" for name in operation.differentiable if given[name] is not None]
         assert [entry.name for entry in compared if entry.name.startswith("d_")] == gradients

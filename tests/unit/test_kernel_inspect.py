@@ -57,7 +57,7 @@ BUDGET = {
 def test_every_kernel_fits_its_budget_on_every_chip(inspection: _inspect.Inspection) -> None:
     assert inspection.complaints() == []
     assert {report.target for report in inspection.reports} == set(TARGETS)
-    assert all(report.registers > 8 and report.spills == 0 and report.blocks > 0 for report in inspection.reports)
+    assert all(report.registers >= 8 and report.spills == 0 and report.blocks > 0 for report in inspection.reports)
 
 
 def test_every_operation_has_kernels_in_both_dtypes(inspection: _inspect.Inspection) -> None:
