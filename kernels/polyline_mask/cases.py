@@ -67,7 +67,8 @@ INTERPRETED = {
     "polyline_mask": (
         _case("usual", (1, 3, 7, 2, 4, 6)),
         _case("one column", (1, 3, 1, 1, 5, 1)),
-        _case("wider than a tile", (1, 1, 33, 1, 17, 33)),
+        _case("more columns than a tile", (1, 2, 33, 1, 3, 2)),
+        _case("more channels than a tile", (2, 2, 3, 1, 17, 33)),
         Case("ones and nearly nothing", _few_edges),
         Case("not contiguous", _few_strided),
     )
