@@ -1,14 +1,8 @@
-"""Moving mean on the CPU in one pass over memory, for arrays too large to stay in the caches.
-
-Compiled loops without numba's own thread pool: plain threads that end with the call are safe when a data loader forks
-afterwards and when two threads of the caller come at once.
-"""
+"""Moving mean on the CPU in one pass over memory, for arrays too large to stay in the caches."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_Loop = Callable[[np.ndarray, np.ndarray, int], None]
 # Elements below which one more thread costs more than it saves (measured: 50 microseconds to start one).
 _PER_THREAD = 1 << 18
 
@@ -58,46 +51,30 @@ class MovingAverageAdjoint(torch.autograd.Function):
         return cast(Tensor, MovingAverage.apply(grads[0], ctx.window)), None
 
 
-def _run(loop: _Loop, x: Tensor, window: int) -> Tensor:
+def _run(loop: Callable[..., None], x: Tensor, window: int) -> Tensor:
+    from core_attention.kernels._numba import array, ranges, run  # numba is imported on first use only
+
     source = x.detach().contiguous()
     result = torch.empty_like(source)
-    given, out, half = source.numpy(), result.numpy(), window // 2
-    threads = max(1, min(torch.get_num_threads(), x.shape[0], x.numel() // _PER_THREAD))
-    if threads == 1:
-        loop(given, out, half)
-        return result
-    edges = [x.shape[0] * i // threads for i in range(threads + 1)]
-    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
-    helpers = [threading.Thread(target=loop, args=(given[part], out[part], half)) for part in parts[1:]]
-    for helper in helpers:
-        helper.start()
-    loop(given[parts[0]], out[parts[0]], half)
-    for helper in helpers:
-        helper.join()
+    parts = ranges(x.shape[0], -(-_PER_THREAD * x.shape[0] // x.numel()))
+    run(loop, parts, array(source), array(result), window // 2)
     return result
 
 
 @functools.cache
-def _loops() -> tuple[_Loop, _Loop]:
-    """The compiled mean and its transpose; numba is imported on first use only."""
-    import numba
-
-    def compiled(function: _Loop) -> _Loop:
-        try:
-            return numba.njit(function, nogil=True, cache=True)
-        except RuntimeError:
-            # No folder where numba could keep the machine code: compile in every process instead.
-            return numba.njit(function, nogil=True)
+def _loops() -> tuple[Callable[..., None], Callable[..., None]]:
+    """The compiled mean and its transpose."""
+    from core_attention.kernels._numba import compiled
 
     return compiled(_mean), compiled(_mean_transposed)
 
 
-def _mean(x: np.ndarray, y: np.ndarray, half: int) -> None:
+def _mean(x: np.ndarray, y: np.ndarray, half: int, part: int, low: int, high: int) -> None:
     # A running sum in float64: additions and removals of float32 rows leave no trace of what has gone.
-    batches, rows, channels = x.shape
+    rows, channels = x.shape[1], x.shape[2]
     share = 1.0 / (2 * half + 1)
     total = np.zeros(channels, np.float64)
-    for b in range(batches):
+    for b in range(low, high):
         for c in range(channels):
             total[c] = x[b, 0, c] * (half + 1.0)
         for t in range(1, half + 1):
@@ -110,14 +87,14 @@ def _mean(x: np.ndarray, y: np.ndarray, half: int) -> None:
                 total[c] += np.float64(x[b, enters, c]) - np.float64(x[b, leaves, c])
 
 
-def _mean_transposed(g: np.ndarray, y: np.ndarray, half: int) -> None:
+def _mean_transposed(g: np.ndarray, y: np.ndarray, half: int, part: int, low: int, high: int) -> None:
     # Rows outside count as zero here; what the repeated end rows received goes to the end rows.
-    batches, rows, channels = g.shape
+    rows, channels = g.shape[1], g.shape[2]
     share = 1.0 / (2 * half + 1)
     total = np.zeros(channels, np.float64)
     first = np.zeros(channels, np.float64)
     last = np.zeros(channels, np.float64)
-    for b in range(batches):
+    for b in range(low, high):
         total[:] = 0.0
         first[:] = 0.0
         last[:] = 0.0

@@ -14,7 +14,7 @@ def attention_maps(queries: Tensor, keys: Tensor, mask: Tensor | None = None, sc
     Args:
         queries: (B, H, T, D).
         keys: (B, H, S, D).
-        mask: bool, broadcastable to (B, H, T, S), True = may look.
+        mask: broadcastable to (B, H, T, S): bool, True = may look, or numbers that are added to the scores.
         scale: factor of the scores, 1 / sqrt(D) by default.
 
     Returns:
@@ -22,7 +22,7 @@ def attention_maps(queries: Tensor, keys: Tensor, mask: Tensor | None = None, sc
     """
     scores = queries @ keys.transpose(-2, -1) * (1 / math.sqrt(queries.shape[-1]) if scale is None else scale)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     return torch.nan_to_num(scores.softmax(dim=-1), nan=0.0) if mask is not None else scores.softmax(dim=-1)
 
 

@@ -1,7 +1,7 @@
 """What the compiled CPU loops share: how they are compiled, how they are spread over threads, a fast exponential.
 
 Loops run on plain threads that end with the call, never on numba's own pool: its OpenMP layer aborts a worker that was
-forked after the pool had started, and a data loader forks. Import this module from a ``cpu.py`` only: it imports numba.
+forked after the pool had started, and a data loader forks. Import this module only where a loop runs: it imports numba.
 """
 
 from __future__ import annotations

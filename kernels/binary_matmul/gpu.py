@@ -7,13 +7,12 @@ way. No atomics, so results repeat bit for bit. float64 operands are refused (``
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.binary_matmul.eager import default_scale, scale_gradient, thresholds, weight_gradient
 
 __all__ = ["binary_matmul", "binary_matmul_backward", "forward_kernel", "products_kernel", "rows_gradient_kernel"]
@@ -116,7 +115,7 @@ def binary_matmul(
     out = torch.empty((*x.shape[:-1], N), dtype=dtype or x.dtype, device=x.device)
     factor = (default_scale(weight) if scale is None else scale).contiguous()
     grid = (triton.cdiv(M, _BLOCK), triton.cdiv(N, _BLOCK))
-    _launcher(forward_kernel)[grid](
+    launcher(forward_kernel)[grid](
         rows, weight, thresholds(weight, centre), factor, out, M, N, K, **_blocks(_LONG), num_warps=_WARPS
     )
     return out
@@ -132,7 +131,7 @@ def binary_matmul_backward(
     if wanted[0]:
         d_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         factor = (default_scale(weight) if scale is None else scale).contiguous()
-        _launcher(rows_gradient_kernel)[(triton.cdiv(M, _BLOCK), triton.cdiv(K, _BLOCK))](
+        launcher(rows_gradient_kernel)[(triton.cdiv(M, _BLOCK), triton.cdiv(K, _BLOCK))](
             grad,
             rows,
             weight,
@@ -148,7 +147,7 @@ def binary_matmul_backward(
         )
     if wanted[1]:
         products = torch.empty((N, K), dtype=torch.float32, device=x.device)
-        _launcher(products_kernel)[(triton.cdiv(N, _BLOCK), triton.cdiv(K, _BLOCK))](
+        launcher(products_kernel)[(triton.cdiv(N, _BLOCK), triton.cdiv(K, _BLOCK))](
             grad, rows, products, M, N, K, **_blocks(), num_warps=_WARPS
         )
         d_weight = weight_gradient(products, weight, scale, centre)
@@ -160,8 +159,3 @@ def binary_matmul_backward(
 
 def _blocks(features: int = _BLOCK) -> dict[str, int]:
     return {"BLOCK_M": _BLOCK, "BLOCK_N": _BLOCK, "BLOCK_K": features}
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel

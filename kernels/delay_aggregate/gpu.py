@@ -6,12 +6,12 @@ time steps, added up afterwards, so results repeat bit for bit. Gradients are th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from core_attention.kernels._launch import launcher
 
 __all__ = ["aggregate_kernel", "correlation_kernel", "delay_aggregate", "delay_correlation"]
 
@@ -68,7 +68,7 @@ def delay_aggregate(values: Tensor, lags: Tensor, weights: Tensor) -> Tensor:
     out = torch.empty_like(values)
     block_t, block_c = _blocks(T, H * D)
     grid = (B * triton.cdiv(T, block_t), triton.cdiv(H * D, block_c))
-    _launcher(aggregate_kernel)[grid](
+    launcher(aggregate_kernel)[grid](
         values,
         _wrapped(lags, T),
         weights,
@@ -93,7 +93,7 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = 
     tiles = triton.cdiv(T, block_t)
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     partial = torch.empty((B, tiles, K), dtype=wide, device=q.device)
-    _launcher(correlation_kernel)[(B * tiles, K)](
+    launcher(correlation_kernel)[(B * tiles, K)](
         q.contiguous(),
         k.contiguous(),
         _wrapped(lags, T),
@@ -107,11 +107,6 @@ def delay_correlation(q: Tensor, k: Tensor, lags: Tensor, scale: float | None = 
         num_warps=_WARPS,
     )
     return (partial.sum(1) * (1 / (H * D) if scale is None else scale)).to(q.dtype)
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _wrapped(lags: Tensor, T: int) -> Tensor:

@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from core_attention.kernels._dispatch import interpreting
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.flash_softmax._triton import delta_kernel, forward_kernel, keys_kernel, queries_kernel
 
 __all__ = ["flash_softmax", "flash_softmax_backward"]
@@ -36,7 +37,7 @@ def flash_softmax(
     rows = q.new_empty((2, B, H, T), dtype=torch.float32)
     call = _Call.of(q, k, key_mask, bias, query_temperature, left, right, scale)
     blocks = _blocks(q, v, "forward")
-    _launcher(forward_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
+    launcher(forward_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
         q, k, v, *call.tensors, q if sink is None else sink.contiguous(), out, rows[0], rows[1],
         *call.numbers, **call.flags, HAS_SINK=sink is not None, **blocks.constants,
     )  # fmt: skip
@@ -63,7 +64,7 @@ def flash_softmax_backward(
     call = _Call.of(q, k, key_mask, bias, temperature, left, right, scale)
     delta = torch.empty_like(rows[0])
     blocks = _blocks(q, v, "delta")
-    _launcher(delta_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
+    launcher(delta_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
         grad, out, delta, T, H, BM=blocks.BM, BV=blocks.BV, num_warps=4
     )
     found: dict[str, Tensor] = {}
@@ -72,7 +73,7 @@ def flash_softmax_backward(
         d_warmth = d_q if temperature is None else torch.empty_like(temperature, dtype=torch.float32).contiguous()
         to_bias, d_bias = _bias_gradient(bias, (B, H, T, S)) if bias is not None and "bias" in names else (0, d_q)
         blocks = _blocks(q, v, "queries")
-        _launcher(queries_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
+        launcher(queries_kernel)[(B * H * triton.cdiv(T, blocks.BM),)](
             grad, q, k, v, *call.tensors, rows[0], rows[1], delta, d_q, d_bias, d_warmth,
             *call.numbers, **call.flags, TO_BIAS=to_bias, **blocks.constants,
         )  # fmt: skip
@@ -80,7 +81,7 @@ def flash_softmax_backward(
     if {"k", "v"} & set(names):
         d_k, d_v = torch.empty_like(k), torch.empty_like(v)
         blocks = _blocks(q, v, "keys")
-        _launcher(keys_kernel)[(B * G * triton.cdiv(S, blocks.BN),)](
+        launcher(keys_kernel)[(B * G * triton.cdiv(S, blocks.BN),)](
             grad, q, k, v, *call.tensors, rows[0], rows[1], delta, d_k, d_v,
             *call.numbers, **call.flags, **blocks.constants,
         )  # fmt: skip
@@ -196,11 +197,6 @@ def _blocks(q: Tensor, v: Tensor, kernel: str) -> _Blocks:
 
 def _on_amd() -> bool:
     return not interpreting() and triton.runtime.driver.active.get_current_target().backend == "hip"
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _given(operands: Mapping[str, Tensor | None], name: str) -> Tensor:

@@ -6,13 +6,12 @@ reads of a tile come from the first cache. Channels-last operands are converted 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.large_kernel.eager import memory_format
 
 __all__ = ["convolution_kernel", "correlation_kernel", "large_kernel", "large_kernel_correlation"]
@@ -88,7 +87,7 @@ def large_kernel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     out = torch.empty_like(planes)
     block_x = min(_BLOCK_X, triton.next_power_of_2(W))
     block_y = min(_BLOCK_Y, triton.next_power_of_2(H))
-    _launcher(convolution_kernel)[(B * C * triton.cdiv(H, block_y) * triton.cdiv(W, block_x),)](
+    launcher(convolution_kernel)[(B * C * triton.cdiv(H, block_y) * triton.cdiv(W, block_x),)](
         planes,
         weight,
         weight if bias is None else bias.contiguous(),
@@ -111,7 +110,7 @@ def large_kernel_correlation(x: Tensor, grad: Tensor, kh: int, kw: int) -> Tenso
     """Launch the gradient of the weight. x and grad (B, C, H, W) -> (C, 1, kh, kw); a program a tap of a channel."""
     B, C, H, W = x.shape
     out = x.new_empty((C, 1, kh, kw))
-    _launcher(correlation_kernel)[(C * kh * kw,)](
+    launcher(correlation_kernel)[(C * kh * kw,)](
         x.contiguous(),
         grad.contiguous(),
         out,
@@ -126,11 +125,6 @@ def large_kernel_correlation(x: Tensor, grad: Tensor, kh: int, kw: int) -> Tenso
         num_warps=_WARPS,
     )
     return out
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _accumulator(dtype: torch.dtype) -> tl.dtype:

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.linear_scan._decays import TINY, log_sums, through_log, within_chunks
 from core_attention.kernels.linear_scan._programs import beyond_kernel, mix_kernel, passing_kernel, states_kernel
 
@@ -69,11 +70,6 @@ def _plan(q: Tensor, v: Tensor, decay: Tensor | None, normalise: bool, causal: b
     return _Plan(B, T, H, D, v.shape[-1], triton.cdiv(T, C), C, causal, normalise, half, wide, decays)
 
 
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
-
-
 def _carry(
     p: _Plan, x: Tensor, y: Tensor, extra: Tensor | None, first: Tensor | None, *, back: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -87,7 +83,7 @@ def _carry(
     last = x.new_empty(shape, dtype=p.wide)
     states = x.new_empty((p.B, p.H, p.N if p.causal else 0, p.D, E), dtype=p.wide)
     bd, bv = p.tile(p.D), p.tile(p.V)
-    _launcher(states_kernel)[(p.B * p.H, triton.cdiv(p.D, bd), triton.cdiv(p.V, bv))](
+    launcher(states_kernel)[(p.B * p.H, triton.cdiv(p.D, bd), triton.cdiv(p.V, bv))](
         x, y, p.decays["high"] if extra is None else extra, p.decays["head" if back else "tail"], p.decays["total"],
         first, states if p.causal else last, last, p.T, p.H, p.D, p.V, p.N,
         BD=bd, BV=bv, BACK=back, DECAY=decaying, KEEP=p.causal, EXTRA=int(p.normalise), ONES=extra is None, **p.options,
@@ -114,7 +110,7 @@ def _mix(
     bx, by = p.tile(X, contracted=True), p.tile(Y)
     denominator = x.new_empty((p.B, p.T, p.H) if mode == _DIVIDE else (1,), dtype=p.wide)
     decaying = p.decays["high"].dim() > 1
-    _launcher(mix_kernel)[(p.N, p.B * p.H, triton.cdiv(Y, by))](
+    launcher(mix_kernel)[(p.N, p.B * p.H, triton.cdiv(Y, by))](
         x, a, y, p.decays["high"] if extra is None else extra, p.decays["high"], p.decays["low"],
         p.decays["tail" if upper else "head"], states, out, denominator, p.T, p.H, X, Y, p.N,
         *((1, E) if turned else (E, 1)), p.D * E, eps, TINY,
@@ -195,10 +191,10 @@ def _crossed(
     grid, decays = (p.N, p.B * p.H), p.decays
     extra = decays["high"] if extra is None else extra
     options = {"BD": bd, "BV": bv, "EXTRA": int(p.normalise), **p.options}
-    _launcher(passing_kernel)[grid](
+    launcher(passing_kernel)[grid](
         q, k, v, g, extra, decays["high"], decays["low"], inside, p.T, p.H, p.D, p.V, **options
     )  # fmt: skip
-    _launcher(beyond_kernel)[grid](
+    launcher(beyond_kernel)[grid](
         q, k, v, g, extra, decays["head"], decays["tail"], before, after, rows, columns, p.T, p.H, p.D, p.V, p.N,
         **options,
     )  # fmt: skip

@@ -7,13 +7,12 @@ float64 operands are refused (``operators.py``).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.nearest_code.eager import grouped, scored_codes
 
 __all__ = ["codes_gradient_kernel", "nearest_code", "nearest_code_backward", "search_kernel"]
@@ -112,7 +111,7 @@ def nearest_code(
     N, H, D = rows.shape
     quantised = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     index = torch.empty(x.shape[:-1], dtype=torch.int64, device=x.device)
-    _launcher(search_kernel)[(triton.cdiv(N, _TOKENS), H)](
+    launcher(search_kernel)[(triton.cdiv(N, _TOKENS), H)](
         rows,
         books,
         books if exact else weights.contiguous(),
@@ -145,7 +144,7 @@ def nearest_code_backward(grad: Tensor, index: Tensor, codes: Tensor) -> Tensor:
     span = triton.cdiv(triton.cdiv(N, stretches), _TOKENS) * _TOKENS
     stretches = triton.cdiv(N, span)
     partial = torch.empty((stretches, H, K, D), dtype=torch.float32, device=grad.device)
-    _launcher(codes_gradient_kernel)[(tiles, H, stretches)](
+    launcher(codes_gradient_kernel)[(tiles, H, stretches)](
         grad.contiguous(),
         index,
         partial,
@@ -160,11 +159,6 @@ def nearest_code_backward(grad: Tensor, index: Tensor, codes: Tensor) -> Tensor:
         num_warps=_WARPS,
     )
     return partial.sum(0).to(codes.dtype).view(codes.shape)
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _channels(D: int) -> int:

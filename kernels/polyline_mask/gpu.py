@@ -2,8 +2,8 @@
 
 ``attend_kernel`` goes over all places tile by tile and makes the mask's entries where they are used, as products of two
 straight paths, of which there are N (rows + columns): nothing of size N x N is stored. M is symmetric, so the gradients
-of q, k and v are this very kernel with the roles exchanged. ``flow_kernel`` gathers, for the pairs of places of one row,
-what their straight path carries; with queries and keys exchanged it serves the other of the two paths, and on the
+of q, k and v are this very kernel with the roles exchanged. ``flow_kernel`` gathers, for the pairs of places of one
+row, what their straight path carries; with queries and keys exchanged it serves the other of the two paths, and on the
 transposed grid the vertical decays.
 
 Half-width tiles are multiplied as TF32, which holds bfloat16 and float16 exactly. No atomics: results repeat.
@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.polyline_mask._paths import from_flow, straight_paths, through_log
 
 __all__ = ["attend_kernel", "flow_kernel", "polyline_mask", "polyline_mask_backward"]
@@ -105,11 +106,6 @@ def flow_kernel(
     tl.store(flow + row * W * W + j[:, None] * W + m[None, :], total, mask=inside)
 
 
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
-
-
 def _options(q: Tensor, W: int) -> dict[str, Any]:
     half = q.dtype.itemsize == 2
     places = min(_PLACES, triton.next_power_of_2(W)) if half else 0
@@ -137,7 +133,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, paths: tuple[Tensor, Tensor], optio
     out = torch.empty_like(v)
     bv = min(_CHANNELS, max(16, triton.next_power_of_2(V)))
     grid = (R * triton.cdiv(W, options["BJ"]), triton.cdiv(V, bv), B * H)
-    _launcher(attend_kernel)[grid](q, k, v, *paths, out, R, W, H, D, V, BV=bv, **options)
+    launcher(attend_kernel)[grid](q, k, v, *paths, out, R, W, H, D, V, BV=bv, **options)
     return out
 
 
@@ -173,6 +169,6 @@ def _through_rows(q: Tensor, k: Tensor, v: Tensor, g: Tensor, decay_h: Tensor, d
     flows = [q.new_empty((B, H, R, W, W), dtype=torch.float32) for _ in range(2)]
     grid = (R, triton.cdiv(W, options["BJ"]) ** 2, B * H)
     for flow, (a, b, c, d) in zip(flows, ((q, k, v, g), (k, q, g, v)), strict=True):
-        _launcher(flow_kernel)[grid](a, b, c, d, down, flow, R, W, H, D, v.shape[-1], **options)
+        launcher(flow_kernel)[grid](a, b, c, d, down, flow, R, W, H, D, v.shape[-1], **options)
     # Straight paths have no direction: the flow of the second, from key to query, may be added as it lies.
     return through_log(from_flow((flows[0] + flows[1]) * across).permute(0, 2, 3, 1), decay_h)

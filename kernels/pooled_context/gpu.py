@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from core_attention.kernels._autograd import gradients
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.pooled_context.eager import pool
 
 __all__ = [
@@ -213,7 +214,7 @@ def _forward(operands: tuple[Tensor, ...], group: int, window: int, scale: float
     q, v = operands[0], operands[4]
     B, T, H, _ = q.shape
     out, logsum = q.new_empty((B, T, H, v.shape[3])), q.new_empty((B, T, H), dtype=torch.float32)
-    _launcher(context_kernel)[(triton.cdiv(T, _BLOCK), B * H)](
+    launcher(context_kernel)[(triton.cdiv(T, _BLOCK), B * H)](
         *operands, out, logsum, *_sizes(operands, group, window, scale), **_tiles(q, v)
     )
     return out, logsum
@@ -228,7 +229,7 @@ def pooled_context_backward(
     B, T, H, _ = q.shape
     ours = (grad.float() * out.float()).sum(-1)
     d_q = q.new_empty(q.shape, dtype=torch.float32)
-    _launcher(query_gradient_kernel)[(triton.cdiv(T, _BLOCK), B * H)](
+    launcher(query_gradient_kernel)[(triton.cdiv(T, _BLOCK), B * H)](
         *operands, grad, ours, logsum, d_q, *_sizes(operands, group, window, scale), **_tiles(q, v)
     )
     found = {"q": d_q}
@@ -263,7 +264,7 @@ def _key_gradients(
     N, E = keys.shape[1], values.shape[3]
     d_k, d_v = (q.new_empty((B, N, H, size), dtype=torch.float32) for size in (D, E))
     if N:
-        _launcher(key_gradient_kernel)[(triton.cdiv(N, _BLOCK), B * H)](
+        launcher(key_gradient_kernel)[(triton.cdiv(N, _BLOCK), B * H)](
             *(q, keys, values, flags, grad, ours, logsum, d_k, d_v),
             *(T, N, H, keys.shape[2], D, E, group, window, scale),
             **_tiles(q, values),
@@ -319,7 +320,7 @@ def segment_max(x: Tensor, segments: Tensor, mask: Tensor | None) -> Tensor:
     best = torch.full(x.shape, float("-inf"), dtype=torch.float32, device=x.device)
     block = min(_CHANNELS, triton.next_power_of_2(C))
     operands = (x.contiguous(), segments.contiguous(), _flags(x, mask))
-    _launcher(segment_max_kernel)[(B, triton.cdiv(C, block))](*operands, best, T, C, BLOCK_C=block, num_warps=4)
+    launcher(segment_max_kernel)[(B, triton.cdiv(C, block))](*operands, best, T, C, BLOCK_C=block, num_warps=4)
     out = best.gather(1, segments.unsqueeze(-1).expand_as(x)).to(x.dtype)
     return out if mask is None else out.masked_fill(~mask.unsqueeze(-1), 0.0)
 
@@ -330,9 +331,7 @@ def segment_max_backward(grad: Tensor, x: Tensor, out: Tensor, segments: Tensor,
     sums, holders = torch.zeros((2, *x.shape), dtype=torch.float32, device=x.device).unbind(0)
     block = min(_CHANNELS, triton.next_power_of_2(C))
     operands = (x.contiguous(), out.contiguous(), grad.contiguous(), segments.contiguous(), _flags(x, mask))
-    _launcher(segment_sum_kernel)[(B, triton.cdiv(C, block))](
-        *operands, sums, holders, T, C, BLOCK_C=block, num_warps=4
-    )
+    launcher(segment_sum_kernel)[(B, triton.cdiv(C, block))](*operands, sums, holders, T, C, BLOCK_C=block, num_warps=4)
     place = segments.unsqueeze(-1).expand_as(x)
     best = x == out if mask is None else (x == out) & mask.unsqueeze(-1)
     return torch.where(best, sums.gather(1, place) / holders.gather(1, place), 0.0).to(x.dtype)
@@ -341,8 +340,3 @@ def segment_max_backward(grad: Tensor, x: Tensor, out: Tensor, segments: Tensor,
 def _flags(x: Tensor, mask: Tensor | None) -> Tensor:
     valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     return valid.to(torch.int8).contiguous()
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.selective_scan.eager import CHUNK
 
 __all__ = ["scan_gradient_kernel", "scan_kernel", "selective_scan", "selective_scan_backward"]
@@ -191,7 +192,7 @@ def selective_scan(
     last = u.new_empty((rows, channels, A.shape[1]), dtype=wide)
     saved = last.new_empty((-(-length // CHUNK) if saving else 0, *last.shape))
     operands = _contiguous(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    _launcher(scan_kernel)[(rows * channels,)](
+    launcher(scan_kernel)[(rows * channels,)](
         *operands,
         out,
         last,
@@ -232,7 +233,7 @@ def selective_scan_backward(
     found |= {name: t.new_zeros(t.shape, dtype=wide) for name, t in {"B": B, "C": C}.items()}
     d_A, d_start = saved.new_empty((2, rows, channels, A.shape[1])).unbind(0)
     d_D, d_bias = saved.new_empty((2, rows, channels)).unbind(0)
-    _launcher(scan_gradient_kernel)[(rows * channels,)](
+    launcher(scan_gradient_kernel)[(rows * channels,)](
         *operands,
         saved,
         grad.contiguous(),
@@ -254,11 +255,6 @@ def selective_scan_backward(
     )
     sums = {"A": d_A.sum(0), "D": d_D.sum(0), "delta_bias": d_bias.sum(0)}
     return found | sums | {"initial_state": d_start}
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _contiguous(u: Tensor, *others: Tensor | None) -> list[Tensor]:

@@ -12,12 +12,13 @@ gradients of keys and values, whose tiles are independent, and the stream-K patt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from core_attention.kernels._launch import launcher
 
 __all__ = ["cache_gradient_kernel", "merge_kernel", "partial_kernel", "split_decode", "split_decode_backward"]
 
@@ -296,7 +297,7 @@ class _Launch:
         slots = (self.programs + self.B * self.G - 1, self.R)
         maxima, totals = (torch.empty(slots, dtype=self.wide, device=self.rows.device) for _ in range(2))
         outputs = torch.empty((*slots, width), dtype=self.wide, device=self.rows.device)
-        _launcher(partial_kernel)[(self.programs, self.row_blocks)](
+        launcher(partial_kernel)[(self.programs, self.row_blocks)](
             self.rows,
             self.grads,
             self.k,
@@ -335,7 +336,7 @@ class _Launch:
     ) -> None:
         """Write the merged outputs of every pair, and into ``state`` maximum and total."""
         width = partials[2].shape[2]
-        _launcher(merge_kernel)[(self.B * self.G, self.row_blocks)](
+        launcher(merge_kernel)[(self.B * self.G, self.row_blocks)](
             self.starts,
             *partials,
             *(state or partials[:2]),
@@ -358,7 +359,7 @@ class _Launch:
         shape = (self.B, self.S, self.G, self.D)
         d_k, d_v = (torch.empty(shape, dtype=self.k.dtype, device=self.k.device) for _ in range(2))
         block_n = max(16, self.block_n // 2)  # two sums are kept
-        _launcher(cache_gradient_kernel)[(triton.cdiv(self.S, block_n), self.B * self.G)](
+        launcher(cache_gradient_kernel)[(triton.cdiv(self.S, block_n), self.B * self.G)](
             self.rows,
             self.grads,
             self.k,
@@ -387,11 +388,6 @@ class _Launch:
     @property
     def accumulator(self) -> tl.dtype:
         return tl.float64 if self.wide == torch.float64 else tl.float32
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _programs(tensor: Tensor) -> int:

@@ -35,7 +35,8 @@ def stencil(
     B, C, H, W = u.shape
     reach, parts = max(dilations), ranges(B * C)
     out = torch.empty((B * C, H, W))
-    buffers = torch.zeros((len(parts), 2, H + 2 * reach, W + 2 * reach))
+    # NumPy fills in this thread: torch's would spin on for a while where the loops below want to run.
+    buffers = torch.from_numpy(np.zeros((len(parts), 2, H + 2 * reach, W + 2 * reach), np.float32))
     rows = torch.empty((len(parts), W))
     arguments = (_planes(u), _numbers(coefficients), _planes(source), _planes(gate), out, buffers, rows)
     options = (np.array(dilations, np.int64), steps, _CODES[boundary])
@@ -58,7 +59,7 @@ def stencil_backward(
     reach, parts, K = max(dilations), ranges(B * C), len(dilations)
     d_u, d_coefficients = torch.empty((B * C, H, W)), torch.empty((B * C, K), dtype=torch.float64)
     d_source, d_gate = (torch.zeros((0 if tensor is None else B * C, H, W)) for tensor in (source, gate))
-    buffers = torch.zeros((len(parts), steps + 1, H + 2 * reach, W + 2 * reach))
+    buffers = torch.from_numpy(np.zeros((len(parts), steps + 1, H + 2 * reach, W + 2 * reach), np.float32))
     rows = torch.empty((len(parts), 2, W))
     operands = (_planes(grad), _planes(u), _numbers(coefficients), _planes(source), _planes(gate))
     results = (d_u, d_coefficients, d_source, d_gate, buffers, rows)
@@ -113,6 +114,15 @@ def _extend(state, reach, code):
 
 
 @inlined
+def _enter(plane, state, reach):
+    """Copy a plane into the middle of a buffered one, row by row: an assignment of two dimensions is not vectorised."""
+    for y in range(len(plane)):
+        given, row = plane[y], state[reach + y, reach:]
+        for x in range(len(given)):
+            row[x] = given[x]
+
+
+@inlined
 def _laplacian(state, y, reach, d, weight, base, scale, row):
     """row = base * row + scale * middle + weight * Laplacian with arms of d pixels, for row y of a buffered plane."""
     W, at = len(row), reach + y
@@ -153,10 +163,10 @@ def _step(state, following, first, weights, source, gate, p, change, arms, reach
 
 @compiled
 def _diffuse(u, coefficients, source, gate, out, buffers, rows, arms, steps, code, part, low, high):
-    reach, H, W = arms.max(), u.shape[1], u.shape[2]
+    reach = arms.max()
     change = rows[part]
     for p in range(low, high):
-        buffers[part, 0, reach : reach + H, reach : reach + W] = u[p]
+        _enter(u[p], buffers[part, 0], reach)
         for t in range(steps):
             state, other = buffers[part, t % 2], buffers[part, 1 - t % 2]
             _extend(state, reach, code)
@@ -190,7 +200,7 @@ def _differentiate(
     one, zero = np.float32(1.0), np.float32(0.0)
     for p in range(low, high):
         weights, g = coefficients[p % len(coefficients)], d_u[p]
-        buffers[part, 0, reach : reach + H, reach : reach + W] = u[p]
+        _enter(u[p], buffers[part, 0], reach)
         for t in range(steps):
             _extend(buffers[part, t], reach, code)
             if t < steps - 1:

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from core_attention.kernels._launch import launcher
+
 __all__ = ["adjoint_kernel", "products_kernel", "stencil", "stencil_backward", "step_kernel"]
 
 _MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}
@@ -211,7 +213,7 @@ def _states(
     for t in range(steps):
         dtype = last if t == steps - 1 else wide
         following = u.new_empty(u.shape, dtype=dtype) if spare is None or t == steps - 1 else spare
-        _launcher(step_kernel)[_grid(u)](
+        launcher(step_kernel)[_grid(u)](
             state,
             coefficients,
             arms,
@@ -258,10 +260,10 @@ def stencil_backward(
     sizes = _sizes(u, dilations)
     for t in reversed(range(steps)):
         inner = g if gate is None else h
-        _launcher(products_kernel)[_grid(u)](
+        launcher(products_kernel)[_grid(u)](
             g, states[t], coefficients, arms, opened, inner, partial[t], d_source, d_gate, *sizes, **flags, **blocks
         )
-        _launcher(adjoint_kernel)[_grid(u)](g, inner, coefficients, arms, spare, *sizes, **blocks)
+        launcher(adjoint_kernel)[_grid(u)](g, inner, coefficients, arms, spare, *sizes, **blocks)
         g, spare = spare, (torch.empty_like(g) if t == steps - 1 else g)  # the first g may be the caller's
     d_coefficients = partial.view(steps, B, C, -1, len(dilations)).sum((0, 1, 3)).T
     return (
@@ -270,11 +272,6 @@ def stencil_backward(
         None if source is None else d_source.to(u.dtype),
         None if gate is None else d_gate.to(u.dtype),
     )
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
 
 
 def _grid(u: Tensor) -> tuple[int]:

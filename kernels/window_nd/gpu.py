@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from core_attention.kernels._dispatch import interpreting
+from core_attention.kernels._launch import launcher
 from core_attention.kernels.window_nd.tables import tiles
 
 __all__ = ["window_dkv_kernel", "window_dq_kernel", "window_kernel", "window_nd", "window_nd_backward"]
@@ -208,7 +209,7 @@ def window_nd(
     qkv, mask, bias = _packed(qkv, mask, bias)
     out = qkv.new_empty((B, T, H, D))
     tables, settings = _plan(qkv, mask, bias, grid, window, shift)
-    _launcher(window_kernel)[(B * H * len(tables[2]),)](
+    launcher(window_kernel)[(B * H * len(tables[2]),)](
         qkv, mask, bias, *tables, out, T, H, D, _places(bias), scale, len(tables[2]), **settings
     )
     return out
@@ -236,10 +237,10 @@ def window_nd_backward(
     d_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and to_bias else None
     sizes = (T, H, D, _places(bias), scale, len(tables[2]))
     launched = (B * H * len(tables[2]),)
-    _launcher(window_dq_kernel)[launched](
+    launcher(window_dq_kernel)[launched](
         qkv, mask, bias, grad, *tables, d_qkv, d_bias, level, dots, *sizes, TO_BIAS=to_bias, **settings
     )
-    _launcher(window_dkv_kernel)[launched](qkv, mask, bias, grad, *tables, d_qkv, level, dots, *sizes, **settings)
+    launcher(window_dkv_kernel)[launched](qkv, mask, bias, grad, *tables, d_qkv, level, dots, *sizes, **settings)
     return {"qkv": d_qkv} if d_bias is None else {"qkv": d_qkv, "bias": d_bias.to(qkv.dtype)}
 
 
@@ -284,8 +285,3 @@ def _is_amd() -> bool:
 
 def _places(bias: Tensor | None) -> int:
     return 0 if bias is None else bias.shape[-1]
-
-
-def _launcher(kernel: Any) -> Any:
-    """The kernel as Triton's decorator made it: type checkers see the plain function, which has no grid."""
-    return kernel
