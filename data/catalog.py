@@ -115,8 +115,20 @@ _ENTRIES = (
         43_824,
         "fine dust (ug/m3) and weather in Beijing, hourly, 2010-2014, 2,067 empty cells in pm2.5, 7 variables",
     ),
+    Entry(
+        "watch",
+        "classify",
+        "classification/watch.npz",
+        ColumnOptions(),
+        "BSD-3-Clause",
+        "Burns et al. 2018, through seglearn",
+        "98459bfa9261bd18ed4fdb26dae9e5ed194c0b4b8f6732188c6c06b51c3ac301",
+        60_978,
+        "acceleration and turning of a smartwatch in 140 shoulder exercises of 10 subjects, 12.5 Hz, 7 classes",
+        "folds:10",
+    ),
 )
-_DEMO = {"forecast": "vic_elec"}
+_DEMO = {"forecast": "vic_elec", "classify": "watch"}
 
 PUBLIC = (
     PublicSet("ETTh1", "ETTh1.csv", 17_420, 7, "ett-hour", "h", "HUFL"),

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
+    from pipelines.classify.pipeline import Classifier as Classifier
     from pipelines.forecast.pipeline import Forecaster as Forecaster
     from pipelines.official import load_official as load_official
 
 __version__ = "0.1.0"
 
-__all__ = ["Forecaster", "__version__", "load", "load_official"]
+__all__ = ["Classifier", "Forecaster", "__version__", "load", "load_official"]
 
 #: Public name -> module; resolved on first use so that importing the package stays light.
-_LAZY = {"Forecaster": "pipelines.forecast.pipeline", "load_official": "pipelines.official"}
+_LAZY = {
+    "Classifier": "pipelines.classify.pipeline",
+    "Forecaster": "pipelines.forecast.pipeline",
+    "load_official": "pipelines.official",
+}
 
 
 def load(folder: str | Path, **changes: Any) -> Pipeline:

@@ -27,6 +27,12 @@ DOMAINS: dict[str, Domain] = {
     "forecast": Domain(
         "forecast", "pipelines.forecast.pipeline", "Forecaster", "forecast time series from a table (CSV, Parquet)"
     ),
+    "classify": Domain(
+        "classify",
+        "pipelines.classify.pipeline",
+        "Classifier",
+        "classify time series (.ts, .arff, .tsv, NPZ, tables, arrays)",
+    ),
 }
 
 #: Verbs that every domain has.

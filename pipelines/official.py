@@ -38,6 +38,7 @@ OFFICIAL: dict[str, str] = {
     "linear": "pipelines.forecast.models.linear:from_official",
     "nlinear": "pipelines.forecast.models.linear:from_official",
     "dlinear": "pipelines.forecast.models.linear:from_official",
+    "lmuformer": "pipelines.classify.models.lmuformer:from_official",
 }
 
 
@@ -89,6 +90,14 @@ FINGERPRINTS: dict[str, Fingerprint] = {
     # Linear and NLinear have the same keys and shapes: only their forward differs, so either name fits.
     "linear": _PLAIN,
     "nlinear": _PLAIN,
+    "lmuformer": Fingerprint(
+        (
+            r"patch_embed[.]conv_layers[.]\d+[.]0[.]weight",
+            r"block[.]\d+[.]attn[.]lmu[.]W_u[.]weight",
+            r"block[.]\d+[.]mlp[.]fc1_conv[.]weight",
+        ),
+        parts={"block": r"block[.](\d+)[.].*"},
+    ),
 }
 
 

@@ -101,17 +101,26 @@ def _list(_: Any) -> tuple[list[Row], str]:
     return rows, "Domains"
 
 
+#: Models that are bound to one mechanism, which `--attention` cannot swap.
+_MIXED_BY = {"lmuformer": "legendre"}
+
+
 def _papers(_: Any) -> tuple[list[Row], str]:
     """Every paper that is implemented: from the mechanisms' registry and the domains' model lists."""
     import core_attention
-    from pipelines.forecast.options import MODELS
+    from pipelines.classify.options import MODELS as CLASSIFIERS
+    from pipelines.forecast.options import MODELS as FORECASTERS
 
     rows: list[Row] = []
-    for info in MODELS.values():
+    known = [("forecast", info) for info in FORECASTERS.values()] + [
+        ("classify", info) for info in CLASSIFIERS.values()
+    ]
+    for domain, info in known:
         if info.paper == "ours":
             continue
-        command = f"pipelines forecast --model {info.name}"
-        rows.append({"paper": info.paper, "mechanism": info.attention or "", "model": info.name, "command": command})
+        command = f"pipelines {domain} --model {info.name}"
+        mechanism = _MIXED_BY.get(info.name, info.attention or "")
+        rows.append({"paper": info.paper, "mechanism": mechanism, "model": info.name, "command": command})
     covered = {row["mechanism"] for row in rows}
     for name in core_attention.names():
         if name not in covered:

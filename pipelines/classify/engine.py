@@ -1,0 +1,413 @@
+"""From labelled series to a fitted classifier, and from it to probabilities; everything learned comes from training."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pipelines.classify.metrics import ConformalSets, fit_temperature
+from pipelines.classify.options import architecture, model_info
+from pipelines.classify.tokens import Tokeniser
+from pipelines.data.datasets.classification import Standardiser, collate, holdout
+from pipelines.errors import ConfigError, InputError, WeightsError
+
+if TYPE_CHECKING:
+    from pipelines.classify.pipeline import Classifier
+    from pipelines.data.formats.labelled_types import LabelledSeries
+
+Floats = NDArray[np.float64]
+Batch = dict[str, Tensor]
+_SCORED = 256  # series that go through a model at a time
+
+
+class SequenceModel(nn.Module):
+    """A model of steps, fed from what ``collate`` gives: zeros where nothing was measured, and flags where asked."""
+
+    def __init__(self, inner: nn.Module, *, flags: bool) -> None:
+        super().__init__()
+        self.inner, self.flags = inner, flags
+
+    def forward(self, x: Tensor, observed: Tensor, valid: Tensor) -> Tensor:
+        """Logits (B, C) of x (B, V, T), observed (B, V, T) and valid (B, T)."""
+        rows = torch.cat([x, observed.to(x.dtype)], dim=1) if self.flags else x
+        return self.inner(rows.transpose(1, 2), mask=valid)
+
+
+class _Examples(Dataset[Any]):
+    """Standardised series as the model takes them, with their classes."""
+
+    def __init__(self, fitted: Fitted, series: Sequence[NDArray[np.float32]], labels: NDArray[np.integer]) -> None:
+        self.series, self.labels = list(series), torch.as_tensor(labels, dtype=torch.int64)
+        self.tokens = None if fitted.tokeniser is None else _tensors(fitted.tokeniser(series))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        inputs = (
+            collate([self.series[i] for i in indices])
+            if self.tokens is None
+            else {name: value[indices] for name, value in self.tokens.items()}
+        )
+        return {**inputs, "y": self.labels[indices]}
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A classifier that can answer.
+
+    Attributes:
+        name: of the model.
+        classes: C labels, in the order of the probabilities.
+        variables: V names.
+        scaler: of the variables, from the training part.
+        module: the model; None for a baseline.
+        baseline: one of ``baselines``; None for a trained model.
+        tokeniser: of VSFormer.
+        sizes: what the model was built with, JSON-ready.
+        temperature: logits are divided by it.
+        sets: conformal sets from the held-out part of the training series; None without one.
+        training: how training went, JSON-ready.
+        notes: what was done while fitting, counted.
+        origin: where the weights come from.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    variables: tuple[str, ...]
+    scaler: Standardiser
+    module: nn.Module | None = None
+    baseline: Any = None
+    tokeniser: Tokeniser | None = None
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
+    sets: ConformalSets | None = None
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    origin: str = ""
+
+    def scaled(self, data: LabelledSeries) -> list[NDArray[np.float32]]:
+        """The series in the model's units.
+
+        Raises:
+            InputError: other variables than those it was fitted on.
+        """
+        if len(data.variables) != len(self.variables):
+            raise InputError(
+                "these series have other variables than the model",
+                where=data.source,
+                found=f"{len(data.variables)} ({', '.join(data.variables[:6])})",
+                expected=f"{len(self.variables)} ({', '.join(self.variables[:6])})",
+            )
+        return [self.scaler.apply(one) for one in data.series]
+
+    def numbers(self, data: LabelledSeries) -> NDArray[np.int64]:
+        """Classes of labelled series by number.
+
+        Raises:
+            InputError: no labels, or one that training never saw.
+        """
+        if data.labels is None:
+            raise InputError("these series have no labels", where=data.source, cure="evaluate needs them, predict not")
+        place = {label: number for number, label in enumerate(self.classes)}
+        for name, label in zip(data.ids, data.labels, strict=True):
+            if label not in place:
+                raise InputError(
+                    f"series '{name}' has a label that training never saw",
+                    where=data.source,
+                    found=label,
+                    expected=", ".join(self.classes),
+                    cure="fit on data that has all labels, or leave these series out",
+                )
+        return np.array([place[label] for label in data.labels], np.int64)
+
+    @torch.no_grad()
+    def logits(self, data: LabelledSeries) -> Floats:
+        """(N, C) before the temperature; a baseline gives the logarithm of its probabilities."""
+        series = self.scaled(data)
+        if self.module is None:
+            return np.log(np.clip(self.baseline.predict_proba(series), 1e-12, 1.0))
+        examples = _Examples(self, series, np.zeros(len(series), np.int64))
+        device = next(self.module.parameters()).device
+        parts = []
+        for start in range(0, len(series), _SCORED):
+            batch = examples.__getitems__(list(range(start, min(start + _SCORED, len(series)))))
+            batch.pop("y")
+            parts.append(self.module(**{name: value.to(device) for name, value in batch.items()}).double().cpu())
+        return torch.cat(parts).numpy()
+
+    def probabilities(self, data: LabelledSeries) -> Floats:
+        """(N, C), calibrated by the temperature."""
+        scaled = self.logits(data) / self.temperature
+        weights = np.exp(scaled - scaled.max(1, keepdims=True))
+        return weights / weights.sum(1, keepdims=True)
+
+    # Stored ---------------------------------------------------------------------------------------------------------
+
+    def to_config(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-ready configuration to store.
+
+        Raises:
+            ConfigError: a baseline, which has no weights of ours.
+        """
+        if self.module is None:
+            raise ConfigError(
+                f"{self.name} has no weights to keep", where="save", cure="keep its answers, or fit another model"
+            )
+        tensors = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        if self.tokeniser is not None:
+            tensors |= {f"tokens.{name}": value for name, value in _tensors(self.tokeniser.arrays()).items()}
+        if self.sets is not None:
+            tensors["sets.scores"] = torch.from_numpy(self.sets.scores)
+        config = {
+            "classes": list(self.classes),
+            "variables": list(self.variables),
+            "preprocessing": self.scaler.state(),
+            "sizes": self.sizes,
+            "temperature": self.temperature,
+            "training": self.training,
+            "fit_notes": list(self.notes),
+        }
+        return tensors, config
+
+    def export_parts(self) -> tuple[nn.Module, Batch, str]:
+        """The module on the CPU in eval mode and two example inputs."""
+        if self.module is None:
+            raise ConfigError(f"{self.name} is no model that can be exported", where="export")
+        module = copy.deepcopy(self.module).cpu().eval()
+        length = max(2 * (self.tokeniser.motifs.length if self.tokeniser else 0), int(self.sizes["length"]))
+        generator = np.random.default_rng(0)
+        series = [generator.normal(size=(len(self.variables), length)).astype(np.float32) for _ in range(2)]
+        batch = _Examples(self, series, np.zeros(2, np.int64)).__getitems__([0, 1])
+        batch.pop("y")
+        return module, batch, "logits"
+
+
+def _tensors(arrays: dict[str, NDArray[Any]]) -> Batch:
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropies of a batch, and their number."""
+    inputs = {name: value for name, value in batch.items() if name != "y"}
+    total = F.cross_entropy(model(**inputs), batch["y"], reduction="sum")
+    return total, torch.tensor(len(batch["y"]), device=total.device)
+
+
+def training_part(data: LabelledSeries) -> NDArray[np.int64]:
+    """Which examples may be learned from: the official training part where there is one, else all."""
+    if data.split is None:
+        return np.arange(len(data))
+    return np.flatnonzero(np.array(data.split) == "train")
+
+
+def check_labels(data: LabelledSeries) -> None:
+    """Refuse what cannot be learned from: no labels, or a single class."""
+    if data.labels is None:
+        raise InputError("these series have no labels", where=data.source, cure="name the column with --columns.label")
+    if len(data.classes) < 2:
+        raise InputError(
+            "there is nothing to tell apart",
+            where=data.source,
+            found=f"one class, {data.classes[0]}",
+            expected="2 or more",
+        )
+
+
+def fit(c: Classifier, data: LabelledSeries) -> Fitted:
+    """Train on the training part; epoch, temperature and conformal sets come from a held-out fifth of it."""
+    check_labels(data)
+    part = data.subset(training_part(data))
+    check_labels(part)
+    classes = part.classes
+    if model_info(c.model).baseline:
+        return fit_baseline(c.model, part, seed=c.seed)
+    numbers = np.array([classes.index(label) for label in part.labels or ()])
+    fitting, held, notes = _divided(c, part)
+    scaler = Standardiser.fit([part.series[i] for i in fitting])
+    series = [scaler.apply(one) for one in part.series]
+    chosen = [series[i] for i in fitting]
+    fitted = Fitted(c.model, classes, part.variables, scaler)
+    fitted.sizes = _sizes(part, fitting)
+    notes += [*part.notes, *scaler.notes]
+    if c.model == "vsformer":
+        arch = architecture(c.model, c.arch)
+        fitted.tokeniser = Tokeniser.fit(
+            chosen, numbers[fitting], length=arch["motif"], count=arch["motifs"], most=arch["tokens"], seed=c.seed
+        )
+        notes += fitted.tokeniser.notes
+    torch.manual_seed(c.seed)
+    fitted.module = build(c, fitted).to(_device(c))
+    for note in notes:
+        c.run.say(f"note: {note}")
+    examples = [_Examples(fitted, [series[i] for i in rows], numbers[rows]) for rows in (fitting, held)]
+    fitted.training = _train(c, fitted.module, *examples)
+    fitted.module.eval()
+    fitted.notes = tuple(notes)
+    if len(held):
+        kept, truth = part.subset(held), numbers[held]
+        fitted.temperature = fit_temperature(fitted.logits(kept), truth)
+        fitted.sets = ConformalSets.fit(fitted.probabilities(kept), truth)
+    return fitted
+
+
+def _divided(c: Classifier, part: LabelledSeries) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    single = part.groups is not None and len(set(part.groups)) < 2
+    found = holdout(part, np.arange(len(part)), 0.0 if single else 0.2, seed=c.seed)
+    said = f"{len(found.validation)} of {len(part)} training series are held out to choose the epoch and to calibrate"
+    return found.fit, found.validation, [said, *found.notes]
+
+
+def _sizes(part: LabelledSeries, fitting: NDArray[np.int64]) -> dict[str, Any]:
+    lengths = part.lengths[fitting]
+    return {
+        "variables": len(part.variables),
+        "classes": len(part.classes),
+        "length": int(lengths.max()),
+        "median_length": int(np.median(lengths)),
+        "flags": bool(any(np.isnan(part.series[i]).any() for i in fitting)),
+    }
+
+
+def build(c: Classifier, fitted: Fitted) -> nn.Module:
+    """The model of a classifier's options for the sizes that were found in the data."""
+    arch, sizes = architecture(c.model, c.arch), fitted.sizes
+    info = model_info(c.model)
+    attention = c.attention or info.attention or ""
+    if c.model == "vsformer":
+        from pipelines.classify.models.vsformer import VSFormer
+
+        if fitted.tokeniser is None:
+            raise ConfigError("vsformer has no tokens", where="fit")
+        known = ("d_model", "n_heads", "layers", "d_ff", "dropout", "form", "tsi", "token_dropout")
+        return VSFormer(
+            fitted.tokeniser.describe(),
+            fitted.tokeniser.motifs.length,
+            sizes["variables"],
+            sizes["classes"],
+            attention=attention,
+            **{name: arch[name] for name in known},
+        )
+    channels = sizes["variables"] * (2 if sizes["flags"] else 1)
+    if c.model == "lmuformer":
+        from pipelines.classify.models.lmuformer import LMUFormer
+
+        inner: nn.Module = LMUFormer(
+            channels,
+            sizes["classes"],
+            dim=arch["d_model"],
+            depth=arch["layers"],
+            hidden=arch["d_ff"],
+            theta=float(arch["theta"] or max(2, sizes["median_length"])),
+            causal=arch["causal"],
+        )
+    else:
+        from pipelines.classify.models.transformer import SeriesTransformer
+
+        inner = SeriesTransformer(channels, sizes["classes"], length=sizes["length"], attention=attention, **arch)
+    return SequenceModel(inner, flags=sizes["flags"])
+
+
+def fit_baseline(name: str, part: LabelledSeries, *, seed: int) -> Fitted:
+    """A baseline on the whole training part: it has nothing to choose on held-out series."""
+    from pipelines.classify.baselines import Majority, MiniRocketRidge, NearestDTW
+
+    made = {"minirocket": lambda: MiniRocketRidge(seed), "dtw": NearestDTW, "majority": Majority}
+    scaler = Standardiser.fit(list(part.series))
+    fitted = Fitted(name, part.classes, part.variables, scaler)
+    fitted.baseline = made[name]()
+    fitted.baseline.fit(fitted.scaled(part), fitted.numbers(part), len(part.classes))
+    fitted.notes = tuple(getattr(fitted.baseline, "notes", ()))
+    return fitted
+
+
+def _device(c: Classifier) -> torch.device:
+    from pipelines.training.distributed import resolve_device
+
+    return resolve_device(c.device)
+
+
+def _train(c: Classifier, module: nn.Module, examples: _Examples, held: _Examples) -> dict[str, Any]:
+    from pipelines.training.loop import train
+
+    folder = c.run.folder
+    c.run.begin_training()
+    with tempfile.TemporaryDirectory() as scratch:  # a run that nobody can resume leaves no training state behind
+        result = train(
+            module,
+            loss,
+            examples,
+            held if len(held) else None,
+            c.train,
+            folder=folder if folder is not None else Path(scratch),
+            seed=c.seed,
+            device=c.device,
+            precision=c.precision,
+            progress=c.run.progress,
+            resume=c.run.resume and folder is not None and (folder / "training.pt").exists(),
+            default_lr=model_info(c.model).learning_rate,
+            overwrite=c.run.overwrite,
+        )
+    summary = dataclasses.asdict(result)
+    summary["series"] = {"train": len(examples), "held_out": len(held)}
+    return summary
+
+
+def restore(c: Classifier, tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
+    """Rebuild the fitted state from stored tensors and configuration."""
+    from pipelines.official import check_shapes
+
+    fitted = Fitted(
+        c.model,
+        tuple(config["classes"]),
+        tuple(config["variables"]),
+        Standardiser.from_state(config["preprocessing"]),
+        sizes=dict(config["sizes"]),
+        temperature=float(config["temperature"]),
+        training=config["training"],
+        notes=tuple(config["fit_notes"]),
+        origin="a saved model",
+    )
+    arrays = {n.removeprefix("tokens."): t.numpy() for n, t in tensors.items() if n.startswith("tokens.")}
+    if c.model == "vsformer":
+        if not arrays:
+            raise WeightsError("these weights hold no tokens", where="vsformer")
+        fitted.tokeniser = Tokeniser.restored(
+            arrays, variables=fitted.sizes["variables"], classes=fitted.sizes["classes"]
+        )
+    module = build(c, fitted)
+    state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    module.load_state_dict(check_shapes(module, state, name=c.model))
+    fitted.module = module.to(_device(c)).eval()
+    if "sets.scores" in tensors:
+        fitted.sets = ConformalSets(tensors["sets.scores"].numpy())
+    return fitted
+
+
+def test_part(data: LabelledSeries) -> LabelledSeries:
+    """The official test part where there is one, else all."""
+    if data.split is None or "test" not in data.split:
+        return data
+    return data.subset(np.flatnonzero(np.array(data.split) == "test"))
+
+
+def by_group(data: LabelledSeries, *, share: float, seed: int) -> LabelledSeries:
+    """The same series with whole groups named the test part of a split."""
+    found = holdout(data, np.arange(len(data)), share, seed=seed)
+    split = np.full(len(data), "train", dtype=object)
+    split[found.validation] = "test"
+    return dataclasses.replace(data, split=tuple(split))

@@ -1,0 +1,1 @@
+"""Classification architectures, one a file."""

@@ -1,0 +1,239 @@
+"""Which classifiers there are and what can be set about them; loads no torch, for the command line's sake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pipelines.errors import ConfigError
+from pipelines.training.options import TrainOptions
+
+__all__ = [
+    "MODELS",
+    "TRAINING",
+    "ArchOptions",
+    "ModelInfo",
+    "SeriesColumns",
+    "architecture",
+    "model_info",
+    "parse_protocol",
+]
+
+#: The recipe of small sets: many short epochs, stopped by the held-out fifth of the training part.
+TRAINING = TrainOptions(epochs=120, batch_size=16, patience=40, schedule="cosine")
+
+
+@dataclass(frozen=True)
+class SeriesColumns:
+    """Which column of a long table plays which part; what is left out is recognised by its name."""
+
+    label: str | None = None
+    """Class of the series (label, class, target, y)."""
+    id: str | None = None
+    """Which series a row belongs to (id, series, case_id, unique_id)."""
+    time: str | None = None
+    """Order of the rows of a series (time, timestamp, t, step)."""
+    group: str | None = None
+    """Whose series it is (subject, group, participant): folds never cut through a group."""
+
+
+@dataclass(frozen=True)
+class ArchOptions:
+    """Size and shape of a model; what is left at None is the model's own default."""
+
+    d_model: int | None = None
+    """Width of the tokens (64; lmuformer 64)."""
+    n_heads: int | None = None
+    """Heads of each mixer; divides d_model (4)."""
+    layers: int | None = None
+    """Layers of each branch (2; lmuformer 1)."""
+    d_ff: int | None = None
+    """Width of the feed-forward part (128; lmuformer 4 d_model)."""
+    dropout: float | None = None
+    """Probability of dropping an activation in training (0.1)."""
+    token_dropout: float | None = None
+    """vsformer: probability of hiding a token in training (0.6)."""
+    motif: int | None = None
+    """vsformer: steps of a motif (a seventh of the median length, at least 5)."""
+    motifs: int | None = None
+    """vsformer: motifs a class and variable (3)."""
+    tokens: int | None = None
+    """vsformer: tokens of each branch at most, those of the largest priors (128)."""
+    form: Literal["product", "log"] | None = None
+    """vsformer: scores times priors as the paper writes it, or plus their logarithm (product)."""
+    tsi: bool | None = None
+    """vsformer: tell tokens their variable, place, class and prior (on)."""
+    theta: float | None = None
+    """lmuformer: steps that the memory spans (the median length of the training series)."""
+    causal: bool | None = None
+    """lmuformer: see only the past, so that it can classify step by step (on)."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One classifier: where it comes from and what it starts with.
+
+    Example:
+        >>> MODELS["vsformer"].attention, MODELS["minirocket"].baseline
+        ('prior_enhanced', True)
+    """
+
+    name: str
+    paper: str
+    """Title with year and arXiv number; "ours" where there is none."""
+    sheet: int
+    """Number of the paper in `pipelines papers`; 0 where there is none."""
+    summary: str
+    learning_rate: float = 0.0
+    """Step size of Adam that training starts with; 0 for models without gradients."""
+    attention: str | None = None
+    """Default mechanism of models with a mixer (`--attention` swaps it)."""
+    baseline: bool = False
+    """Always reported beside the trained model."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Architecture options that the model has, with their defaults."""
+
+    @property
+    def uses_attention(self) -> bool:
+        """Whether `--attention` means anything to this model."""
+        return self.attention is not None
+
+
+def _frozen(**defaults: Any) -> Mapping[str, Any]:
+    return MappingProxyType(defaults)
+
+
+_SIZES: dict[str, Any] = {"d_model": 64, "n_heads": 4, "layers": 2, "d_ff": 128, "dropout": 0.1}
+_INFOS = (
+    ModelInfo(
+        name="vsformer",
+        paper="VSFormer: Value and Shape-Aware Transformer with Prior-Enhanced Self-Attention (2024, arXiv 2412.16515)",
+        sheet=6,
+        summary="motifs and interval statistics as tokens, mixed by attention that knows their class priors",
+        learning_rate=1e-3,
+        attention="prior_enhanced",
+        defaults=_frozen(**_SIZES, motif=None, motifs=3, tokens=128, form="product", tsi=True, token_dropout=0.6),
+    ),
+    ModelInfo(
+        name="lmuformer",
+        paper="LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory (2024, arXiv 2402.04882)",
+        sheet=48,
+        summary="convolutions and a Legendre memory; classifies after every step where it is causal",
+        learning_rate=2.5e-3,
+        defaults=_frozen(d_model=64, layers=1, d_ff=None, theta=None, causal=True),
+    ),
+    ModelInfo(
+        name="transformer",
+        paper="ours",
+        sheet=0,
+        summary="encoder over the steps whose mixer is any sequence mechanism",
+        learning_rate=1e-3,
+        attention="softmax",
+        defaults=_frozen(**_SIZES),
+    ),
+    ModelInfo(
+        name="minirocket",
+        paper="MiniRocket (2021, arXiv 2012.08791), by sktime",
+        sheet=0,
+        summary="10,000 fixed convolution features and a ridge classifier",
+        baseline=True,
+    ),
+    ModelInfo(
+        name="dtw",
+        paper="ours",
+        sheet=0,
+        summary="the label of the nearest training series under dynamic time warping; on small sets",
+        baseline=True,
+    ),
+    ModelInfo(name="majority", paper="ours", sheet=0, summary="the commonest label", baseline=True),
+)
+
+MODELS: Mapping[str, ModelInfo] = MappingProxyType({info.name: info for info in _INFOS})
+
+
+def model_info(name: str) -> ModelInfo:
+    """The entry of a model.
+
+    Raises:
+        ConfigError: there is no such model; the message names the nearest.
+
+    Example:
+        >>> model_info("vsformer").sheet
+        6
+    """
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=1, cutoff=0.5)
+    cure = f"did you mean {near[0]}?" if near else None
+    raise ConfigError("unknown model", where="model", found=name, expected=f"one of {', '.join(MODELS)}", cure=cure)
+
+
+def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
+    """The options that a model is built with: its defaults with what was set put over them.
+
+    Raises:
+        ConfigError: an option that the model does not have, or a value that cannot be.
+
+    Example:
+        >>> architecture("transformer", ArchOptions(layers=1))["layers"]
+        1
+    """
+    info = model_info(name)
+    chosen = dict(info.defaults)
+    for entry in fields(ArchOptions):
+        value = getattr(arch or ArchOptions(), entry.name)
+        if value is None:
+            continue
+        if entry.name not in chosen:
+            owners = " or ".join(one.name for one in _INFOS if entry.name in one.defaults)
+            raise ConfigError(
+                f"{name} has no option {entry.name}",
+                where=f"arch.{entry.name}",
+                found=value,
+                expected=f"one of {', '.join(chosen)}" if chosen else "no architecture option at all",
+                cure=f"leave --arch.{entry.name} out or choose {owners}",
+            )
+        chosen[entry.name] = value
+    _check_values(chosen)
+    return chosen
+
+
+def _check_values(chosen: Mapping[str, Any]) -> None:
+    for key in ("d_model", "n_heads", "layers", "d_ff", "motifs", "tokens"):
+        if chosen.get(key) is not None and chosen[key] < 1:
+            raise ConfigError("too small", where=f"arch.{key}", found=chosen[key], expected="1 or more")
+    if chosen.get("d_model", 0) % chosen.get("n_heads", 1):
+        raise ConfigError(
+            "the heads do not divide the width",
+            where="arch.n_heads",
+            found=f"{chosen['n_heads']} heads, width {chosen['d_model']}",
+            expected="d_model a multiple of n_heads",
+        )
+    for key in ("dropout", "token_dropout"):
+        if not 0.0 <= chosen.get(key, 0.0) < 1.0:
+            raise ConfigError("not a probability", where=f"arch.{key}", found=chosen[key], expected="0 <= p < 1")
+    if chosen.get("theta") is not None and chosen["theta"] < 1:
+        raise ConfigError("too small", where="arch.theta", found=chosen["theta"], expected="1 step or more")
+
+
+def parse_protocol(protocol: str) -> int | None:
+    """Number of folds of a protocol; None for "auto" and "official".
+
+    Raises:
+        ConfigError: another word.
+
+    Example:
+        >>> parse_protocol("folds:10"), parse_protocol("auto")
+        (10, None)
+    """
+    word, _, number = protocol.partition(":")
+    if protocol in ("auto", "official"):
+        return None
+    if word == "folds" and number.isdigit() and int(number) >= 2:
+        return int(number)
+    raise ConfigError(
+        "unknown protocol", where="protocol", found=protocol, expected="auto, official or folds:N, N >= 2"
+    )
