@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Batch = dict[str, Tensor]
 _SCORED = 256  # series that go through a model at a time
+_LEAST_STEPS = 16  # of an epoch: a small training part is passed several times between two looks at the held-out one
 
 
 class SequenceModel(nn.Module):
@@ -47,17 +49,20 @@ class SequenceModel(nn.Module):
 class _Examples(Dataset[Any]):
     """Standardised series as the model takes them, with their classes."""
 
-    def __init__(self, fitted: Fitted, series: Sequence[NDArray[np.float32]], labels: NDArray[np.integer]) -> None:
-        self.series, self.labels = list(series), torch.as_tensor(labels, dtype=torch.int64)
+    def __init__(
+        self, fitted: Fitted, series: Sequence[NDArray[np.float32]], labels: NDArray[np.integer], repeat: int = 1
+    ) -> None:
+        self.series, self.labels, self.repeat = list(series), torch.as_tensor(labels, dtype=torch.int64), repeat
         self.tokens = None if fitted.tokeniser is None else _tensors(fitted.tokeniser(series))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) * self.repeat
 
     def __getitem__(self, index: int) -> Batch:
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> Batch:
+        indices = [index % len(self.labels) for index in indices]
         inputs = (
             collate([self.series[i] for i in indices])
             if self.tokens is None
@@ -219,13 +224,10 @@ def check_labels(data: LabelledSeries) -> None:
     """Refuse what cannot be learned from: no labels, or a single class."""
     if data.labels is None:
         raise InputError("these series have no labels", where=data.source, cure="name the column with --columns.label")
-    if len(data.classes) < 2:
-        raise InputError(
-            "there is nothing to tell apart",
-            where=data.source,
-            found=f"one class, {data.classes[0]}",
-            expected="2 or more",
-        )
+    classes = data.classes
+    if len(classes) < 2:
+        found = f"one class, {', '.join(classes)}"
+        raise InputError("there is nothing to tell apart", where=data.source, found=found, expected="2 or more")
 
 
 def fit(c: Classifier, data: LabelledSeries) -> Fitted:
@@ -251,12 +253,13 @@ def fit(c: Classifier, data: LabelledSeries) -> Fitted:
         )
         notes += fitted.tokeniser.notes
     torch.manual_seed(c.seed)
-    fitted.module = build(c, fitted).to(_device(c))
+    module = fitted.module = build(c, fitted).to(_device(c))
     for note in notes:
         c.run.say(f"note: {note}")
-    examples = [_Examples(fitted, [series[i] for i in rows], numbers[rows]) for rows in (fitting, held)]
-    fitted.training = _train(c, fitted.module, *examples)
-    fitted.module.eval()
+    repeat = max(1, math.ceil(_LEAST_STEPS * c.train.batch_size / len(fitting)))
+    examples = _Examples(fitted, chosen, numbers[fitting], repeat)
+    fitted.training = _train(c, module, examples, _Examples(fitted, [series[i] for i in held], numbers[held]))
+    module.eval()
     fitted.notes = tuple(notes)
     if len(held):
         kept, truth = part.subset(held), numbers[held]

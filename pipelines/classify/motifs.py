@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -171,8 +173,8 @@ def find_motifs(
     parts: list[tuple[Floats, int, int, int]] = []
     notes: list[str] = []
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        long_enough = [int(i) for i in members if series[i].shape[1] >= length]
+        members = [int(i) for i in np.flatnonzero(labels == label)]
+        long_enough = [i for i in members if series[i].shape[1] >= length]
         if not long_enough:
             raise InputError(
                 f"no training series of class {label} is as long as a motif",
@@ -310,8 +312,8 @@ def cached_motifs(
         with np.load(file, allow_pickle=False) as kept:
             fields = {name: kept[name] for name in ("values", "variable", "label", "origin")}
             return Motifs(**fields, notes=tuple(str(note) for note in kept["notes"]))
-    except (OSError, ValueError, KeyError, EOFError):
-        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # not there, or damaged
     found = find_motifs(series, labels, length=length, count=count, seed=seed)
     _keep(file, found)
     return found

@@ -22,8 +22,8 @@ __all__ = [
     "parse_protocol",
 ]
 
-#: The recipe of small sets: many short epochs, stopped by the held-out fifth of the training part.
-TRAINING = TrainOptions(epochs=120, batch_size=16, patience=40, schedule="cosine")
+#: The recipe: an epoch is at least 16 steps, the held-out fifth of the training part chooses among them.
+TRAINING = TrainOptions(epochs=40, batch_size=16, patience=15, schedule="cosine")
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ class ArchOptions:
     n_heads: int | None = None
     """Heads of each mixer; divides d_model (4)."""
     layers: int | None = None
-    """Layers of each branch (2; lmuformer 1)."""
+    """Layers of each branch (1; transformer 2)."""
     d_ff: int | None = None
     """Width of the feed-forward part (128; lmuformer 4 d_model)."""
     dropout: float | None = None
     """Probability of dropping an activation in training (0.1)."""
     token_dropout: float | None = None
-    """vsformer: probability of hiding a token in training (0.6)."""
+    """vsformer: probability of hiding a token in training (0.5)."""
     motif: int | None = None
     """vsformer: steps of a motif (a seventh of the median length, at least 5)."""
     motifs: int | None = None
     """vsformer: motifs a class and variable (3)."""
     tokens: int | None = None
-    """vsformer: tokens of each branch at most, those of the largest priors (128)."""
+    """vsformer: tokens of each branch at most, those of the largest priors (256)."""
     form: Literal["product", "log"] | None = None
     """vsformer: scores times priors as the paper writes it, or plus their logarithm (product)."""
     tsi: bool | None = None
@@ -115,7 +115,9 @@ _INFOS = (
         summary="motifs and interval statistics as tokens, mixed by attention that knows their class priors",
         learning_rate=1e-3,
         attention="prior_enhanced",
-        defaults=_frozen(**_SIZES, motif=None, motifs=3, tokens=128, form="product", tsi=True, token_dropout=0.6),
+        defaults=_frozen(
+            **_SIZES | {"layers": 1}, motif=None, motifs=3, tokens=256, form="product", tsi=True, token_dropout=0.5
+        ),
     ),
     ModelInfo(
         name="lmuformer",

@@ -286,9 +286,9 @@ class Tokeniser:
     @classmethod
     def restored(cls, arrays: dict[str, NDArray[Any]], *, variables: int, classes: int) -> Tokeniser:
         """The tokeniser whose arrays were stored."""
-        motifs = Motifs(*(arrays[f"motif_{name}"] for name in ("values", "variable", "label", "origin")))
-        rest = (arrays[name] for name in ("shape_prior", "value_token", "value_prior"))
-        return cls(motifs, *rest, variables, classes)
+        motifs = Motifs(arrays["motif_values"], arrays["motif_variable"], arrays["motif_label"], arrays["motif_origin"])
+        kept = arrays["shape_prior"], arrays["value_token"], arrays["value_prior"]
+        return cls(motifs, kept[0], kept[1], kept[2], variables, classes)
 
 
 def _largest(priors: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -21,6 +21,8 @@ LIGHT = [
     ["--version"],
     ["forecast", "--help"],
     *([["forecast", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "backtest")]),
+    ["classify", "--help"],
+    *([["classify", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]

@@ -17,6 +17,9 @@ from pipelines.errors import ConfigError
 
 __all__ = ["Branch", "MixerLayer", "TSIEncoding", "VSFormer", "class_mixer"]
 
+_NARROW = 8  # channels a token in the vector that the decision layer reads
+_LEAST_PRIOR = 0.02  # of a token in the mean over a branch
+
 
 def class_mixer(attention: str, dim: int, heads: int, *, length: int, **options: Any) -> nn.Module:
     """Any registered mixer of sequences, for tokens that have priors.
@@ -97,19 +100,26 @@ class MixerLayer(nn.Module):
 
 
 class Branch(nn.Module):
-    """Embedded tokens through some layers to one vector: the mean over valid tokens. (B, T, C) -> (B, C)."""
+    """Embedded tokens through some layers to one vector: (B, T, C) -> (B, C), or (B, T narrow).
 
-    def __init__(self, layers: list[MixerLayer], dim: int) -> None:
+    With ``narrow`` every token keeps a place of its own in the vector (the tokens of VSFormer are the same for all
+    series: a motif, an interval of a variable); without, the vector is the mean over valid tokens by prior.
+    """
+
+    def __init__(self, layers: list[MixerLayer], dim: int, narrow: int = 0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
+        self.narrow = nn.Linear(dim, narrow) if narrow else None
 
     def forward(self, x: Tensor, mask: Tensor, prior: Tensor) -> Tensor:
         """Mix and average; a series without a token gives zeros."""
         for layer in self.layers:
             x = layer(x, mask, prior)
-        weight = mask.unsqueeze(-1).to(x.dtype)
-        return (self.norm(x) * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+        if self.narrow is not None:
+            return torch.where(mask.unsqueeze(-1), self.narrow(self.norm(x)), 0.0).flatten(1)
+        weight = torch.where(mask, prior.clamp_min(_LEAST_PRIOR), 0.0).unsqueeze(-1).to(x.dtype)
+        return (self.norm(x) * weight).sum(1) / weight.sum(1).clamp_min(_LEAST_PRIOR)
 
 
 class VSFormer(nn.Module):
@@ -162,10 +172,10 @@ class VSFormer(nn.Module):
         tsi: bool = True,
         d_model: int = 64,
         n_heads: int = 4,
-        layers: int = 2,
+        layers: int = 1,
         d_ff: int = 128,
         dropout: float = 0.1,
-        token_dropout: float = 0.6,
+        token_dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.token_dropout = token_dropout
@@ -186,11 +196,12 @@ class VSFormer(nn.Module):
                     for _ in range(layers)
                 ],
                 d_model,
+                _NARROW,
             )
 
         self.shape_branch, self.value_branch = branch(len(self.shape_prior)), branch(len(self.value_prior))
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * d_model, classes)
+        self.head = nn.Linear(_NARROW * (len(self.shape_prior) + len(self.value_prior)), classes)
 
     def _some(self, valid: Tensor) -> Tensor:
         """Hide a random share of the tokens: with tens of training series no single one may decide."""
