@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import re
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.errors import InputError
+from pipelines.data.formats.decoding import decoded
 from pipelines.data.formats.table_bytes import read_bytes
 from pipelines.data.formats.table_read import check_file
 
@@ -30,35 +30,9 @@ def read_lines(path: pathlib.Path, expected: str) -> tuple[list[str], list[str]]
     notes = [note] if note else []
     if not content.strip():
         raise InputError("the file is empty", where=path.name, expected=expected)
-    text = _decode(content, path.name, expected, notes)
+    text = decoded(content, path.name, notes, problem="not a text file", expected=expected)
     # Not splitlines(): it also breaks at characters that are letters or spaces in a line.
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), notes
-
-
-def _decode(content: bytes, name: str, expected: str, notes: list[str]) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings: tuple[str, ...] = ("utf-16",)
-    else:
-        encodings = ("utf-8-sig", "latin-1")
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        control = re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
-        if control:
-            line = text.count("\n", 0, control.start()) + 1
-            raise InputError(
-                "not a text file",
-                where=name,
-                found=f"the control character {control.group()!r} in line {line}",
-                expected=expected,
-                cure="check what kind of file this is, or copy it again",
-            )
-        if encoding == "latin-1":
-            notes.append("not UTF-8: read as Latin-1")
-        return text
-    raise InputError("not a text file", where=name, found="damaged UTF-16", expected=expected)
 
 
 def to_numbers(cells: list[str], where: str) -> NDArray[np.float64]:

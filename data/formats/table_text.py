@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data.errors import InputError
+from pipelines.data.formats.decoding import decoded
 from pipelines.data.formats.table_bytes import read_bytes
 from pipelines.data.formats.table_read import Raw
 from pipelines.data.formats.table_time import TIME_NAMES
@@ -38,7 +39,7 @@ def from_bytes(
     content: bytes, name: str, notes: list[str], text_columns: tuple[str, ...], time_column: str | None
 ) -> Raw:
     """The same from the bytes of a file."""
-    text = _decode(content, name, notes)
+    text = decoded(content, name, notes, problem="not a text table", expected="CSV, TSV or Parquet")
     # Not splitlines(): it also breaks at characters that are letters or spaces in a cell.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while lines and not lines[-1].strip():
@@ -58,32 +59,6 @@ def from_bytes(
     frame = _parse(body, separator, decimal, header, words, name)
     raw = Raw(frame, name, notes, _line_numbers(frame, numbers, start))
     return _drop_unnamed(_drop_empty_rows(raw))
-
-
-def _decode(content: bytes, name: str, notes: list[str]) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings: tuple[str, ...] = ("utf-16",)
-    else:
-        encodings = ("utf-8-sig", "latin-1")
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        control = re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
-        if control:
-            line = text.count("\n", 0, control.start()) + 1
-            raise InputError(
-                "not a text table",
-                where=name,
-                found=f"the control character {control.group()!r} in line {line}",
-                expected="CSV, TSV or Parquet",
-                cure="check what kind of file this is, or copy it again",
-            )
-        if encoding == "latin-1":
-            notes.append("not UTF-8: read as Latin-1")
-        return text
-    raise InputError("not a text table", where=name, found="damaged UTF-16", expected="UTF-8 text")
 
 
 def _split(line: str, separator: str) -> list[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -345,26 +343,10 @@ def _device(c: Classifier) -> torch.device:
 
 
 def _train(c: Classifier, module: nn.Module, examples: _Examples, held: _Examples) -> dict[str, Any]:
-    from pipelines.training.loop import train
+    from pipelines.training.fitting import fit_module
 
-    folder = c.run.folder
-    c.run.begin_training()
-    with tempfile.TemporaryDirectory() as scratch:  # a run that nobody can resume leaves no training state behind
-        result = train(
-            module,
-            loss,
-            examples,
-            held if len(held) else None,
-            c.train,
-            folder=folder if folder is not None else Path(scratch),
-            seed=c.seed,
-            device=c.device,
-            precision=c.precision,
-            progress=c.run.progress,
-            resume=c.run.resume and folder is not None and (folder / "training.pt").exists(),
-            default_lr=model_info(c.model).learning_rate,
-            overwrite=c.run.overwrite,
-        )
+    rate = model_info(c.model).learning_rate
+    result = fit_module(c, module, loss, examples, held if len(held) else None, default_lr=rate)
     summary = dataclasses.asdict(result)
     summary["series"] = {"train": len(examples), "held_out": len(held)}
     return summary

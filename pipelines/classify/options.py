@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pipelines.errors import ConfigError
+from pipelines.model_list import chosen_options, find_model
 from pipelines.training.options import TrainOptions
 
 __all__ = [
@@ -166,11 +166,7 @@ def model_info(name: str) -> ModelInfo:
         >>> model_info("vsformer").sheet
         6
     """
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=1, cutoff=0.5)
-    cure = f"did you mean {near[0]}?" if near else None
-    raise ConfigError("unknown model", where="model", found=name, expected=f"one of {', '.join(MODELS)}", cure=cure)
+    return find_model(MODELS, name)
 
 
 def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
@@ -183,22 +179,7 @@ def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
         >>> architecture("transformer", ArchOptions(layers=1))["layers"]
         1
     """
-    info = model_info(name)
-    chosen = dict(info.defaults)
-    for entry in fields(ArchOptions):
-        value = getattr(arch or ArchOptions(), entry.name)
-        if value is None:
-            continue
-        if entry.name not in chosen:
-            owners = " or ".join(one.name for one in _INFOS if entry.name in one.defaults)
-            raise ConfigError(
-                f"{name} has no option {entry.name}",
-                where=f"arch.{entry.name}",
-                found=value,
-                expected=f"one of {', '.join(chosen)}" if chosen else "no architecture option at all",
-                cure=f"leave --arch.{entry.name} out or choose {owners}",
-            )
-        chosen[entry.name] = value
+    chosen = chosen_options(MODELS, name, arch or ArchOptions())
     _check_values(chosen)
     return chosen
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.base import Evaluation, Pipeline, Provenance
-from pipelines.classify.options import TRAINING, ArchOptions, SeriesColumns, architecture, model_info
+from pipelines.classify.options import MODELS, TRAINING, ArchOptions, SeriesColumns, architecture, parse_protocol
 from pipelines.errors import ConfigError
+from pipelines.model_list import check_attention
 from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
@@ -173,20 +174,11 @@ class Classifier(Pipeline):
         return read(data, self.columns)
 
     def _check(self) -> None:
-        from pipelines.classify.options import parse_protocol
-
-        info = model_info(self.model)
         architecture(self.model, self.arch)
         parse_protocol(self.protocol)
         if not 0.0 < self.interval < 1.0:
             raise ConfigError("must lie between 0 and 1", where="interval", found=self.interval, expected="0.9")
-        if self.attention is not None and not info.uses_attention:
-            raise ConfigError(
-                f"{self.model} has no attention",
-                where="attention",
-                found=self.attention,
-                cure="choose --model transformer or vsformer, or leave --attention out",
-            )
+        check_attention(MODELS, self.model, self.attention)
         self.train.validate()
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,29 +149,12 @@ def baselines(f: Forecaster, ready: Prepared) -> dict[str, ForecastModule]:
 
 
 def _train(f: Forecaster, module: ForecastModule, ready: Prepared) -> dict[str, Any]:
-    from pipelines.training.loop import train
+    from pipelines.training.fitting import fit_module
 
-    info = model_info(f.model)
-    folder = f.run.folder
-    f.run.begin_training()
-    with tempfile.TemporaryDirectory() as scratch:  # a run that nobody can resume leaves no training state behind
-        result = train(
-            module,
-            squared_error,
-            ready.windows("train"),
-            ready.windows("val"),
-            f.train,
-            folder=folder if folder is not None else Path(scratch),
-            seed=f.seed,
-            device=f.device,
-            precision=f.precision,
-            progress=f.run.progress,
-            resume=f.run.resume and folder is not None and (folder / "training.pt").exists(),
-            default_lr=info.learning_rate,
-            overwrite=f.run.overwrite,
-        )
+    sets = ready.windows("train"), ready.windows("val")
+    result = fit_module(f, module, squared_error, *sets, default_lr=model_info(f.model).learning_rate)
     summary = dataclasses.asdict(result)
-    summary["windows"] = {"train": len(ready.windows("train")), "val": len(ready.windows("val"))}
+    summary["windows"] = {"train": len(sets[0]), "val": len(sets[1])}
     return summary
 
 

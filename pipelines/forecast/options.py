@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pipelines.errors import ConfigError
+from pipelines.model_list import chosen_options, find_model
 
 __all__ = ["MODELS", "ArchOptions", "ModelInfo", "architecture", "model_info"]
 
@@ -174,11 +174,7 @@ def model_info(name: str) -> ModelInfo:
         Traceback (most recent call last):
         pipelines.errors.ConfigError: model: unknown model. Found: dlinaer. Expected: one of ...
     """
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), MODELS, n=1, cutoff=0.5)
-    cure = f"did you mean {near[0]}?" if near else None
-    raise ConfigError("unknown model", where="model", found=name, expected=f"one of {', '.join(MODELS)}", cure=cure)
+    return find_model(MODELS, name)
 
 
 def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
@@ -191,27 +187,9 @@ def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
         >>> architecture("dlinear", ArchOptions(moving_avg=49))
         {'moving_avg': 49, 'individual': False, 'calendar': False}
     """
-    info = model_info(name)
-    chosen = dict(info.defaults)
-    for entry in fields(arch or ArchOptions()):
-        value = getattr(arch or ArchOptions(), entry.name)
-        if value is None:
-            continue
-        if entry.name not in chosen:
-            raise ConfigError(
-                f"{name} has no option {entry.name}",
-                where=f"arch.{entry.name}",
-                found=value,
-                expected=f"one of {', '.join(chosen)}" if chosen else "no architecture option at all",
-                cure=f"leave --arch.{entry.name} out or choose {_owners(entry.name)}",
-            )
-        chosen[entry.name] = value
+    chosen = chosen_options(MODELS, name, arch or ArchOptions())
     _check_values(chosen)
     return chosen
-
-
-def _owners(option: str) -> str:
-    return " or ".join(info.name for info in _INFOS if option in info.defaults)
 
 
 def _check_values(chosen: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pipelines.base import Evaluation, Pipeline, Provenance
 from pipelines.data.formats.table_options import ColumnOptions
 from pipelines.errors import ConfigError
-from pipelines.forecast.options import ArchOptions, model_info
+from pipelines.forecast.options import MODELS, ArchOptions, model_info
+from pipelines.model_list import check_attention
 from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
@@ -234,19 +235,13 @@ class Forecaster(Pipeline):
         return read_table(data, columns=self.columns, **options)
 
     def _check(self) -> None:
-        info = model_info(self.model)
+        model_info(self.model)
         for name in ("context", "horizon"):
             if getattr(self, name) < 1:
                 raise ConfigError("must be at least 1 row", where=name, found=getattr(self, name), expected="1 or more")
         if not 0.0 < self.interval < 1.0:
             raise ConfigError("must lie between 0 and 1", where="interval", found=self.interval, expected="0.9")
-        if self.attention is not None and not info.uses_attention:
-            raise ConfigError(
-                f"{self.model} has no attention",
-                where="attention",
-                found=self.attention,
-                cure="choose --model transformer or autoformer, or leave --attention out",
-            )
+        check_attention(MODELS, self.model, self.attention)
         self.train.validate()
 
     @property

@@ -181,7 +181,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
         "'autocorelation'",
         "did you mean auto_correlation?",
     ),
-    "--attention softmax": ("dlinear has no attention", "Found: softmax", "--model transformer or autoformer"),
+    "--attention softmax": ("dlinear has no attention", "Found: softmax", "--model autoformer or transformer"),
     "--arch.d_model 8": ("arch.d_model", "Found: 8", "moving_avg", "Cure:"),
     "--arch.moving_avg 24": ("arch.moving_avg", "Found: 24", "odd", "25"),
     "--contxt 24": ("--contxt", "unknown option", "did you mean --context?"),

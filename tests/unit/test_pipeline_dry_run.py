@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from core_attention.kernels import _inspect, ops
+from pipelines.classify.models.transformer import SeriesTransformer
 from pipelines.domains import DOMAINS
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
@@ -53,6 +54,12 @@ def _forecaster(model: str, attention: str, **sizes: int) -> Callable[[], Made]:
     return make
 
 
+def _classifier() -> Made:
+    """A small classifier of series: 24 steps of 3 variables, two classes."""
+    model = SeriesTransformer(3, 2, length=24, attention="auto_correlation", d_model=16, n_heads=2, d_ff=32, layers=1)
+    return model, (torch.randn(4, 24, 3), torch.ones(4, 24, dtype=torch.bool))
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -66,6 +73,15 @@ PATHS: dict[str, tuple[Path, ...]] = {
         Path(
             "transformer, auto_correlation",
             _forecaster("transformer", "auto_correlation"),
+            {"aggregate_kernel": 4, "correlation_kernel": 1},
+            {"aggregate_kernel": 1},
+        ),
+    ),
+    # VSFormer and LMUFormer are torch's own operators throughout.
+    "classify": (
+        Path(
+            "transformer, auto_correlation",
+            _classifier,
             {"aggregate_kernel": 4, "correlation_kernel": 1},
             {"aggregate_kernel": 1},
         ),
