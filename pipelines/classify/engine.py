@@ -384,10 +384,12 @@ def restore(c: Classifier, tensors: dict[str, Tensor], config: dict[str, Any]) -
 
 
 def test_part(data: LabelledSeries) -> LabelledSeries:
-    """The official test part where there is one, else all."""
+    """The official test part where there is one, which a note then says, else all."""
     if data.split is None or "test" not in data.split:
         return data
-    return data.subset(np.flatnonzero(np.array(data.split) == "test"))
+    chosen = np.flatnonzero(np.array(data.split) == "test")
+    note = f"the {len(chosen)} of {len(data)} series of the official test part are labelled"
+    return dataclasses.replace(data.subset(chosen), notes=(*data.notes, note))
 
 
 def by_group(data: LabelledSeries, *, share: float, seed: int) -> LabelledSeries:

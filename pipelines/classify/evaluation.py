@@ -53,12 +53,12 @@ def evaluate(c: Classifier, data: LabelledSeries) -> Evaluation:
     if c.protocol == "official" or (folds is None and data.split is not None):
         train, test = official_split(data)
         parts, name = [(train, test)], "official split"
-        models = {id(parts[0]): c.state}
+        fitted: engine.Fitted | None = c.state
     else:
         parts, name = _folds(c, data, folds)
-        models = {}
-    classes = c.state.classes if models else data.classes
-    answers, truth, order = _judge(c, data, parts, models, classes)
+        fitted = None  # a model of its own for every fold
+    classes = data.classes if fitted is None else fitted.classes
+    answers, truth, order = _judge(c, data, parts, fitted, classes)
     return _summary(c, data.subset(order), name, len(parts), answers, truth, classes)
 
 
@@ -74,7 +74,7 @@ def _judge(
     c: Classifier,
     data: LabelledSeries,
     parts: list[tuple[Any, Any]],
-    models: dict[int, engine.Fitted],
+    whole: engine.Fitted | None,
     classes: tuple[str, ...],
 ) -> tuple[dict[str, Answers], NDArray[np.int64], NDArray[np.int64]]:
     """Answers of the model and the baselines over all parts together, the truth, and which series they are for."""
@@ -84,7 +84,7 @@ def _judge(
     for number, part in enumerate(parts):
         train, test = data.subset(part[0]), data.subset(part[1])
         order.append(np.asarray(part[1], np.int64))
-        fitted = models.get(id(part)) or _fit_fold(c, train, number, len(parts))
+        fitted = whole or _fit_fold(c, train, number, len(parts))
         found.setdefault(c.model, []).append(_answers(c, fitted, test, place))
         for name in _baselines(c):
             answer = _baseline(c, name, train, test, place)
@@ -99,8 +99,8 @@ def _judge(
             expected=", ".join(classes),
         )
     truth = np.array([place[label] for label in data.subset(rows).labels or ()], np.int64)
-    whole = {name: _joined(pieces) for name, pieces in found.items() if len(pieces) == len(parts)}
-    return whole, truth, rows
+    joined = {name: _joined(pieces) for name, pieces in found.items() if len(pieces) == len(parts)}
+    return joined, truth, rows
 
 
 def _fit_fold(c: Classifier, train: LabelledSeries, number: int, count: int) -> engine.Fitted:

@@ -121,7 +121,9 @@ def test_the_official_split_is_kept_and_test_series_change_nothing() -> None:
     probe = waves(6, seed=5)
     np.testing.assert_array_equal(first.predict(probe).probabilities, second.predict(probe).probabilities)
     assert first.evaluate(split).counts["n"] == 8
-    assert len(first.predict(split).ids) == 8
+    result = first.predict(split)
+    assert len(result.ids) == 8
+    assert "the 8 of 24 series of the official test part are labelled" in result.notes
 
 
 # Streaming ------------------------------------------------------------------------------------------------------------
