@@ -77,6 +77,7 @@ class Run:
         resume: go on with the training whose state the folder holds.
         overwrite: a state in the folder may be replaced.
         before_training: called once the input has been read and checked and training is about to begin.
+        finished: where the answers of finished parts of a long run are kept; None keeps none.
 
     Example:
         >>> Run(folder=Path("a")).part("seed-1").folder
@@ -88,6 +89,7 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     before_training: Callable[[], None] | None = None
+    finished: Path | None = None
 
     def part(self, name: str) -> Run:
         """The same run with the training state of one of several models in a folder of its own."""
@@ -130,6 +132,16 @@ class Result(ABC):
     default_name: ClassVar[str] = "result.json"
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of an answer, for the terminal and the report: its title, names of columns, rows, and what to add."""
+
+    title: str
+    head: list[str]
+    rows: list[list[object]]
+    caption: str = ""
+
+
 @dataclasses.dataclass
 class Evaluation:
     """Figures of one evaluation: what was measured, by which protocol, on how much, beside which baselines.
@@ -148,6 +160,8 @@ class Evaluation:
         notes: everything that was done to the data, counted.
         facts: what the data are, for the report.
         figures: (title, alternative text, function that draws) for the report.
+        tables: shown below the metrics.
+        largest: whether the largest value of the first metric is the best one (the lowest otherwise).
     """
 
     model: str
@@ -164,6 +178,8 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     figures: list[tuple[str, str, Callable[[], Figure]]] = dataclasses.field(default_factory=list)
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    largest: bool = False
 
     default_name: ClassVar[str] = "evaluation.json"
 
@@ -206,7 +222,7 @@ class Evaluation:
         rows = {self.model: self.metrics, **self.baselines}
         ranges = ", ".join(f"{name} {lo:.4f} to {hi:.4f}" for name, (lo, hi) in self.intervals.items())
         caption = f"95 % intervals of {self.model}: {ranges}." if ranges else ""
-        report.add_metrics_table(rows, section="Figures", caption=caption, best=first)
+        report.add_metrics_table(rows, section="Figures", caption=caption, best=first, largest=self.largest)
         counted = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
         report.add_text(f"{self.protocol}. Counted: {counted}.", section="Protocol")
         if self.seeds:
@@ -214,6 +230,8 @@ class Evaluation:
             report.add_metrics_table(table, section="Seeds")
         for title, alt, draw in self.figures:
             report.add_figure(draw(), alt, section=title)
+        for table in self.tables:
+            report.add_table(table.head, table.rows, section=table.title, caption=table.caption)
         if self.facts:
             report.add_data_summary(self.facts)
 
@@ -223,7 +241,8 @@ class Pipeline(ABC):
 
     Subclasses give ``domain``, ``summary``, ``verbs`` (domain verbs beside the common five: name -> method name),
     ``call_time`` (constructor arguments that may differ from those stored with the weights), ``endings`` (verb -> the
-    file names that its answer can be saved under) and the abstract methods.
+    file names that its answer can be saved under) and the abstract methods. ``archives`` says that ``evaluate_archive``
+    is there, ``streams`` which of the verbs take their input step by step: name -> the command that fits its model.
     Every constructor argument is keyword-only, documented, and stored under its own name without a computation.
     """
 
@@ -232,6 +251,8 @@ class Pipeline(ABC):
     verbs: ClassVar[Mapping[str, str]] = {}
     call_time: ClassVar[frozenset[str]] = frozenset()
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    archives: ClassVar[bool] = False
+    streams: ClassVar[Mapping[str, str]] = {}
 
     device: str
     precision: str
@@ -306,6 +327,11 @@ class Pipeline(ABC):
     def is_fitted(self) -> bool:
         """Whether there is a model that can answer."""
         return getattr(self, "_fitted", False)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to save: a fitted rule without weights answers, but cannot be kept."""
+        return self.is_fitted
 
     def require_fitted(self, what: str) -> None:
         """Raise ConfigError when there is no model yet."""
@@ -398,6 +424,18 @@ class Pipeline(ABC):
         self.require_fitted("export")
         module, example, output = self._export_parts()
         return export_module(module, example, Path(path), format, output_name=output)
+
+    def evaluate_archive(self, folder: str | Path, *, seeds: int = 1) -> Evaluation:
+        """Fit and evaluate on every set of a folder, where the domain has such folders.
+
+        Args:
+            folder: of the sets.
+            seeds: fits a set, of which the median counts.
+
+        Raises:
+            ConfigError: this domain has none.
+        """
+        raise ConfigError(f"{self.domain} has no archives of sets", where="evaluate_archive", found=folder)
 
     def evaluate_seeds(self, data: Any, seeds: int) -> Evaluation:
         """Fit and evaluate with several seeds; report the median of every metric and each seed beside it.

@@ -8,7 +8,7 @@ import re
 
 from pipelines.data.errors import InputError
 
-__all__ = ["Pair", "core_ending", "in_folder", "of_file", "of_stem"]
+__all__ = ["Pair", "core_ending", "in_folder", "of_file", "of_stem", "part_of"]
 
 _PACKED = (".gz", ".bz2", ".xz", ".zip")
 _PART = re.compile(r"(?P<name>.+)_(?P<part>train|test)$", re.IGNORECASE)
@@ -45,6 +45,17 @@ def _parts(path: pathlib.Path) -> tuple[str, str]:
     if name.suffix.lower() in _PACKED:
         name = name.with_suffix("")
     return name.stem, name.suffix.lower()
+
+
+def part_of(path: pathlib.Path) -> tuple[str, str] | None:
+    """Name of the set and "train" or "test" of a file NAME_TRAIN or NAME_TEST, or None if it is another file.
+
+    Example:
+        >>> part_of(pathlib.Path("NATOPS_TRAIN.ts.xz")), part_of(pathlib.Path("README.md"))
+        (('NATOPS', 'train'), None)
+    """
+    match = _PART.match(_parts(path)[0])
+    return None if match is None else (match["name"], match["part"].lower())
 
 
 def of_file(path: pathlib.Path) -> Pair | None:

@@ -50,6 +50,11 @@ class Classifier(Pipeline):
     summary: ClassVar[str] = "Classify time series (.ts, .arff, .tsv, NPZ, tables): labels, probabilities, shapes."
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {"predict": (".csv", ".parquet", ".json")}
     call_time: ClassVar[frozenset[str]] = frozenset({"protocol", "interval", "columns", "train"})
+    verbs: ClassVar[Mapping[str, str]] = {"stream": "stream"}
+    archives: ClassVar[bool] = True
+    streams: ClassVar[Mapping[str, str]] = {
+        "stream": "pipelines classify fit --model lmuformer --data LABELLED --output model/"
+    }
 
     def __init__(
         self,
@@ -123,8 +128,35 @@ class Classifier(Pipeline):
         self.start_torch()
         return evaluate(self, self.read(data))
 
+    def evaluate_archive(self, folder: str | Path, *, seeds: int = 1) -> Evaluation:
+        """Fit and evaluate anew on every set of a UEA or UCR archive folder, and rank the classifiers over the sets.
+
+        Args:
+            folder: holds NAME_TRAIN.ts and NAME_TEST.ts (or .arff, .tsv, packed or not), in folders of their own or
+                not, or NPZ files with a split. The classifier itself stays unfitted.
+            seeds: fits a set; the median of each set counts.
+
+        Raises:
+            InputError: no folder, no set in it, or none that can be evaluated; a set that cannot is left out and named.
+            ConfigError: an option that does not exist or does not fit, fewer than one seed.
+
+        Example:
+            >>> Classifier(model="majority").evaluate_archive("no/such/folder")
+            Traceback (most recent call last):
+            pipelines.errors.InputError: no/such/folder: no such folder. ...
+        """
+        from pipelines.classify.archive import evaluate_archive
+
+        if seeds < 1:
+            raise ConfigError("must be at least 1", where="seeds", found=seeds)
+        self._check()
+        return evaluate_archive(self, Path(folder), seeds)
+
     def stream(self) -> Stream:
         """Classify step by step, in constant memory: push one row of values at a time (lmuformer, causal).
+
+        Raises:
+            ConfigError: nothing is fitted, or a model that needs the whole series.
 
         Example:
             >>> Classifier(model="lmuformer").stream()
@@ -134,7 +166,7 @@ class Classifier(Pipeline):
         from pipelines.classify.streaming import Stream
 
         self.require_fitted("stream")
-        return Stream(self.state)
+        return Stream(self.state, self.columns)
 
     def demo(self) -> tuple[Evaluation, Classification]:
         """Fit on eight of ten subjects' shoulder exercises under a smartwatch, and label those of the other two."""
@@ -186,6 +218,11 @@ class Classifier(Pipeline):
         """What fitting or loading left."""
         self.require_fitted("state")
         return self._state
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to save: baselines have no weights of ours."""
+        return self.is_fitted and self.state.module is not None
 
     def provenance(self, data: str) -> Provenance:
         """The stamp of a result of this classifier."""

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pipelines.classify.options import SeriesColumns
 from pipelines.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from pipelines.classify.engine import Fitted
 
 __all__ = ["Stream"]
+
+Whole = Iterator[tuple[str, NDArray[np.float32]]]
 
 
 class Stream:
@@ -24,12 +27,13 @@ class Stream:
 
     Args:
         fitted: a fitted lmuformer with ``arch.causal``.
+        columns: which column plays which part, where whole sets of series or lines with names are read.
 
     Raises:
         ConfigError: another model, which needs the whole series.
     """
 
-    def __init__(self, fitted: Fitted) -> None:
+    def __init__(self, fitted: Fitted, columns: SeriesColumns = SeriesColumns()) -> None:  # noqa: B008 - frozen
         inner: Any = getattr(fitted.module, "inner", None)
         if fitted.name != "lmuformer" or not getattr(inner, "causal", False):
             raise ConfigError(
@@ -38,10 +42,21 @@ class Stream:
                 expected="lmuformer with arch.causal",
                 cure="fit with --model lmuformer",
             )
-        self._fitted, self._inner = fitted, inner
+        self._fitted, self._inner, self._columns = fitted, inner, columns
         self._flags = bool(fitted.sizes["flags"])
+        self._like: torch.Tensor = next(inner.parameters())
         self.steps = 0
         self._state: Any = None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the V values of a step, in their order."""
+        return self._fitted.variables
+
+    @property
+    def id_column(self) -> str | None:
+        """The column that names the series, where the user said which."""
+        return self._columns.id
 
     def reset(self) -> None:
         """Begin a new series."""
@@ -66,14 +81,43 @@ class Stream:
         inputs = np.nan_to_num(scaled)
         if self._flags:
             inputs = np.concatenate([inputs, (~np.isnan(scaled)).astype(np.float32)])
-        logits, self._state = self._inner.step(torch.from_numpy(inputs)[None], self._state)
+        logits, self._state = self._inner.step(torch.from_numpy(inputs)[None].to(self._like), self._state)
         self.steps += 1
-        scores = logits[0].double().numpy() / self._fitted.temperature
+        scores = logits[0].double().cpu().numpy() / self._fitted.temperature
         weights = np.exp(scores - scores.max())
         return weights / weights.sum()
+
+    def answer(self, values: ArrayLike) -> dict[str, Any]:
+        """The answer after the next step's values (V,), JSON-ready: label, its probability, and all probabilities."""
+        shares = self.push(values)
+        best = int(shares.argmax())
+        return {
+            "label": self._fitted.classes[best],
+            "probability": float(shares[best]),
+            "probabilities": {name: float(share) for name, share in zip(self._fitted.classes, shares, strict=True)},
+        }
 
     def run(self, rows: Iterable[Sequence[float]]) -> Iterator[tuple[str, NDArray[np.float64]]]:
         """The label and probabilities after each row of an iterable."""
         for row in rows:
             shares = self.push(row)
             yield self._fitted.classes[int(shares.argmax())], shares
+
+    def whole_series(self, source: str) -> tuple[tuple[str, ...], Whole]:
+        """What was noticed in reading, and (id, rows (T, V)) of each series of a labelled set, as for `predict`.
+
+        Raises:
+            InputError: a set that cannot be read, or of other variables than the model's.
+        """
+        from pipelines.classify.engine import test_part
+        from pipelines.classify.reading import read
+
+        data = test_part(read(source, self._columns))
+        if len(data.variables) != len(self.variables):
+            raise InputError(
+                "these series have other variables than the model",
+                where=data.source,
+                found=f"{len(data.variables)} ({', '.join(data.variables[:6])})",
+                expected=f"{len(self.variables)} ({', '.join(self.variables[:6])})",
+            )
+        return data.notes, ((name, one.T) for name, one in zip(data.ids, data.series, strict=True))

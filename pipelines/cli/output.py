@@ -92,6 +92,15 @@ class Output:
         """Where the training state of this run lives."""
         return self.home / "training"
 
+    @property
+    def finished_folder(self) -> Path:
+        """Where the answers of finished parts of a long run are kept."""
+        return self.home / "sets"
+
+    def _can_go_on(self) -> bool:
+        """Whether there is anything that a resumed run could take up."""
+        return any(self.training_folder.rglob("training.pt")) or any(self.finished_folder.glob("*.json"))
+
     @contextlib.contextmanager
     def undone_on_failure(self) -> Iterator[None]:
         """Around the work: a run that ends before its training has left a state leaves no trace of itself."""
@@ -109,10 +118,11 @@ class Output:
                 new = [*new[:-2], self.home, self.training_folder]
             yield
         except BaseException:
-            if not self.resumed and not any(self.training_folder.rglob("training.pt")):
+            if not self.resumed and not self._can_go_on():
                 if self.started and not had_config:
                     config.unlink(missing_ok=True)
-                for path in reversed(new):
+                inside = sorted((path for path in self.training_folder.rglob("*") if path.is_dir()), reverse=True)
+                for path in [*inside, *reversed(new)]:
                     with contextlib.suppress(OSError):  # not there, or not empty
                         path.rmdir()
             raise
@@ -125,9 +135,13 @@ class Output:
             atomic_write(self.home / "config.yaml", self.yaml)
         self.started = True
 
-    def keep_model(self, pipeline: Pipeline, part: str = "") -> None:
-        """Write the fitted model into the run's folder, or one of several into a folder of its own there."""
-        if pipeline.is_fitted:
+    def keep_model(self, pipeline: Pipeline, part: str = "", *, wanted: bool = False) -> None:
+        """Write the fitted model into the run's folder, or one of several into a folder of its own there.
+
+        Raises:
+            ConfigError: the model is what was asked for (``wanted``), and has no weights; else it is passed over.
+        """
+        if pipeline.has_weights or wanted:
             self._models.append(pipeline.write_weights(self.home / part))
 
     def write(self, answers: list[tuple[str, Answer]], *, title: str) -> None:
@@ -254,11 +268,30 @@ def _table(evaluation: Evaluation) -> None:
     heading = Text(f"{evaluation.model} on {evaluation.data}, {evaluation.protocol}")  # brackets are no markup
     table = Table(title=heading, title_justify="left")
     table.add_column("model")
-    for name in evaluation.metrics:
+    rows = {evaluation.model: evaluation.metrics, **evaluation.baselines}
+    names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    for name in names:
         table.add_column(name, justify="right")
-    for row, metrics in {evaluation.model: evaluation.metrics, **evaluation.baselines}.items():
-        table.add_row(Text(row), *(f"{metrics[n]:.4f}" if n in metrics else "" for n in evaluation.metrics))
+    for row, metrics in rows.items():
+        table.add_row(Text(row), *(_cell(metrics.get(name)) for name in names))
     console = Console(file=sys.stdout)
     console.print(table)
+    for more in evaluation.tables:
+        shown = Table(title=Text(more.title), title_justify="left", caption=Text(more.caption), caption_justify="left")
+        for place, name in enumerate(more.head):
+            texts = any(isinstance(cells[place], str) for cells in more.rows)
+            shown.add_column(Text(name), justify="left" if texts else "right", overflow="fold")
+        for cells in more.rows:
+            shown.add_row(*(Text(_cell(cell)) for cell in cells))
+        console.print(shown)
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in evaluation.counts.items())
     console.print(f"counted: {counts}", highlight=False)
+
+
+def _cell(value: object) -> str:
+    """A figure as the tables show it; nothing where there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

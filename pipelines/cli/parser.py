@@ -17,6 +17,8 @@ from pipelines.errors import ConfigError
 
 #: Verbs that take their inputs as words, not by --data.
 POSITIONAL = frozenset({"predict"})
+#: What a verb that streams takes as its words.
+STREAMED = "`-` for standard input, files with one step a line (.csv, .tsv, .txt, .jsonl), or whole sets of series"
 
 
 @dataclasses.dataclass
@@ -39,6 +41,22 @@ class RunOptions:
     """no progress on standard error"""
 
 
+@dataclasses.dataclass
+class StreamOptions:
+    """What a verb that streams takes beside the pipeline's own options."""
+
+    checkpoint: str | None = None
+    """the folder that `fit` wrote"""
+    every: int = 1
+    """answer after every N steps of a series, and always after its last"""
+    output: str | None = None
+    """FILE.jsonl for the answers instead of standard output; FILE.jsonl.partial until the end"""
+    overwrite: bool = False
+    """replace an output that exists"""
+    quiet: bool = False
+    """no notes and no closing line on standard error"""
+
+
 def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     """The parser of one verb of one domain.
 
@@ -51,8 +69,14 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     description = COMMON_VERBS.get(verb) or (inspect.getdoc(method) or "").splitlines()[0]
     parser = ArgumentParser(prog=f"pipelines {cls.domain} {verb}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML with any of the options below; flags override it")
-    if verb in POSITIONAL:
+    streams = verb in cls.streams
+    if streams:
+        parser.add_argument("inputs", nargs="+", type=str, help=STREAMED)
+    elif verb in POSITIONAL:
         parser.add_argument("inputs", nargs="+", type=str, help="files, or names from `pipelines list`")
+    elif takes_archive(cls, verb):
+        parser.add_argument("--data", type=str | None, default=None, help="a path, or a name from the catalogue")
+        parser.add_argument("--archive", type=str | None, default=None, help="instead of --data: a folder of sets")
     elif verb != "demo":
         parser.add_argument("--data", type=str, required=verb != "export", help="a path, or a name from the catalogue")
     own = set(inspect.signature(method).parameters) - {"self", "data", "inputs", "path"}
@@ -61,9 +85,14 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     parser.add_class_arguments(cls, None)
     if own - set(cls.param_names()):
         parser.add_method_arguments(cls, method.__name__, None, skip={"data", "inputs", "path", *cls.param_names()})
-    parser.add_class_arguments(RunOptions, None)
+    parser.add_class_arguments(StreamOptions if streams else RunOptions, None)
     parser.set_defaults({"data": None} if verb == "export" else {})
     return parser
+
+
+def takes_archive(cls: type[Pipeline], verb: str) -> bool:
+    """Whether a verb takes a folder of sets by --archive instead of --data."""
+    return verb == "evaluate" and cls.archives
 
 
 def _evaluate_annotations(function: Callable[..., Any]) -> None:

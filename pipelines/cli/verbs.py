@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.base import Pipeline, Run
 from pipelines.cli.output import FOLDER_VERBS, Answer, Output, stem_of, tell, unused
-from pipelines.cli.parser import POSITIONAL, RunOptions, parse, to_yaml
+from pipelines.cli.parser import POSITIONAL, RunOptions, parse, takes_archive, to_yaml
 from pipelines.domains import pipeline_class
 from pipelines.errors import ConfigError, Interrupted
 
@@ -31,6 +31,7 @@ class Call:
     method: dict[str, Any]
     options: RunOptions
     sources: list[str]
+    archive: bool
     yaml: str
     run: Run
 
@@ -45,6 +46,10 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
     from pipelines.progress import Progress
 
     cls = pipeline_class(domain)
+    if verb in cls.streams:
+        from pipelines.cli.streaming import run_stream
+
+        return run_stream(cls, verb, argv)
     resolved, given, parser = parse(cls, verb, argv)
     call = _call(cls, verb, resolved, given, parser)
     call.run = Run(progress=Progress(quiet=call.options.quiet), resume=call.options.resume is not None)
@@ -58,7 +63,7 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
         raise ConfigError("several inputs need a folder", where=f"--output {output.file}", cure="end it with a slash")
     call.run.overwrite, call.run.before_training = call.options.overwrite, output.start
     with output.undone_on_failure():
-        call.run.folder = output.training_folder
+        call.run.folder, call.run.finished = output.training_folder, output.finished_folder
         answers = _answers_or_how_to_resume(call, output)
         output.write(answers, title=f"pipelines {domain} {verb}")
     tell(answers, output, as_json=call.options.json)
@@ -73,7 +78,11 @@ def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace,
         raise ConfigError("must be at least 1", where="--seeds", found=options.seeds)
     method = inspect.signature(getattr(cls, cls.verbs.get(verb, verb))).parameters
     own = {n: values[n] for n in method if n not in {"self", "data", "inputs", "path", *names} and n in values}
-    sources = list(values["inputs"]) if verb in POSITIONAL else [values["data"]] if values.get("data") else []
+    archive = takes_archive(cls, verb)
+    if archive:
+        _check_one_source(values["data"], values["archive"], options)
+    given_data = values.get("data") or (values["archive"] if archive else None)
+    sources = list(values["inputs"]) if verb in POSITIONAL else [given_data] if given_data else []
     asked = set(vars(given))
     return Call(
         cls=cls,
@@ -83,23 +92,52 @@ def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace,
         method=own,
         options=options,
         sources=sources,
+        archive=archive and values["archive"] is not None,
         # A folder of ours holds its own configuration: what is kept is what the user asked of it.
         yaml=to_yaml(parser, given if Path(options.checkpoint or "").is_dir() and options.checkpoint else resolved),
         run=Run(),
     )
 
 
+def _check_one_source(data: str | None, archive: str | None, options: RunOptions) -> None:
+    """Exactly one of --data and --archive; no checkpoint for an archive, whose sets have other variables and labels."""
+    if data is None and archive is None:
+        expected = "a path or a name from the catalogue; or --archive and a folder of sets"
+        raise ConfigError("is missing", where="--data", expected=expected)
+    if data is not None and archive is not None:
+        raise ConfigError(
+            "only one of --data and --archive can be evaluated",
+            where="--archive",
+            found=f"--data {data} --archive {archive}",
+            cure="drop one of them",
+        )
+    if archive is not None and options.checkpoint is not None:
+        raise ConfigError(
+            "a model is fitted anew on every set of an archive",
+            where="--checkpoint",
+            found=options.checkpoint,
+            cure="drop --checkpoint, or evaluate it on one set with --data",
+        )
+
+
 def _open(call: Call) -> Pipeline | None:
     """The pipeline of --checkpoint: a folder of ours, or an official file; None without the flag."""
     if call.options.checkpoint is None:
         return None
-    path = Path(call.options.checkpoint)
-    if path.is_dir():
-        pipeline = call.cls.load(path, **call.given)
-    else:
-        pipeline = call.cls.from_official(path, **call.params)
+    pipeline = open_checkpoint(call.cls, call.options.checkpoint, call.params, call.given)
     pipeline.run = call.run
     return pipeline
+
+
+def open_checkpoint(cls: type[Pipeline], checkpoint: str, params: dict[str, Any], given: dict[str, Any]) -> Pipeline:
+    """The pipeline of a folder of ours, with the arguments given changed, or of an official file, with all arguments.
+
+    Raises:
+        WeightsError: damaged or foreign weights.
+        ConfigError: an argument that contradicts the stored model.
+    """
+    path = Path(checkpoint)
+    return cls.load(path, **given) if path.is_dir() else cls.from_official(path, **params)
 
 
 def _new(call: Call) -> Pipeline:
@@ -131,8 +169,10 @@ def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
                 "fit makes a new checkpoint", where="--checkpoint", cure="use evaluate or predict with it"
             )
         pipeline = _new(call).fit(call.sources[0])
-        output.keep_model(pipeline)
+        output.keep_model(pipeline, wanted=True)
         return [(call.sources[0], pipeline.evaluate(call.sources[0]))]
+    if call.archive:
+        return [(call.sources[0], _new(call).evaluate_archive(call.sources[0], seeds=call.options.seeds))]
     parts: list[Path] = []
     for source in call.sources:
         # One model an input, each in a folder of its own when there are several.

@@ -22,7 +22,7 @@ LIGHT = [
     ["forecast", "--help"],
     *([["forecast", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "backtest")]),
     ["classify", "--help"],
-    *([["classify", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
+    *([["classify", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "stream")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]
