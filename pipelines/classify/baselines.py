@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import ConfigError, InputError
+from pipelines.training.threads import compiled_loops
 
 __all__ = ["Baseline", "Majority", "MiniRocketRidge", "NearestDTW"]
 
@@ -132,19 +133,19 @@ class MiniRocketRidge(_Fitted):
         prepared = self._prepare(series, "training")
         kind = MiniRocketMultivariateVariable if self._length is None else MiniRocketMultivariate
         self._features = kind(num_kernels=self.kernels, random_state=int(self.seed))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), compiled_loops():
             # Its advice for one variable leads to a class that does not take unequal lengths.
             warnings.filterwarnings("ignore", message="X is univariate")
             self._features.fit(prepared)
         # Scaled, not centred, as sktime advises: where a kernel never answers, its share stays zero.
         self._ridge = make_pipeline(StandardScaler(with_mean=False), RidgeClassifierCV(alphas=np.logspace(-3, 3, 10)))
-        self._ridge.fit(self._features.transform(prepared).to_numpy(), labels)
+        self._ridge.fit(self._transformed(prepared), labels)
         return self
 
     def scores(self, series: Sequence[Series]) -> NDArray[np.float64]:
         """Decision scores (n, classes); minus infinity for a class without a training series."""
         prepared = self._prepare(series, "prediction")  # refuses what is not fitted
-        decision = self._ridge.decision_function(self._features.transform(prepared).to_numpy())
+        decision = self._ridge.decision_function(self._transformed(prepared))
         if decision.ndim == 1:  # of two classes scikit-learn scores the second alone
             decision = np.stack([-decision, decision], axis=1)
         scores = np.full((len(series), self.classes), -np.inf)
@@ -160,6 +161,10 @@ class MiniRocketRidge(_Fitted):
     def predict(self, series: Sequence[Series]) -> NDArray[np.int64]:
         """The class (n,) of the highest score."""
         return self.scores(series).argmax(1)
+
+    def _transformed(self, prepared: Any) -> NDArray[np.floating]:
+        with compiled_loops():
+            return self._features.transform(prepared).to_numpy()
 
     def _prepare(self, series: Sequence[Series], occasion: str) -> Any:
         """What sktime takes: one array (n, V, T), or one table (T, V) a series where lengths differ."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from pipelines.classify.examples import Batch, Examples, loss, mixed_loss, tensors
 from pipelines.classify.metrics import ConformalSets, fit_temperature
 from pipelines.classify.options import architecture, model_info
 from pipelines.classify.tokens import Tokeniser
-from pipelines.data.datasets.classification import Standardiser, collate, holdout
+from pipelines.classify.warps import copies
+from pipelines.data.datasets.classification import Standardiser, holdout
 from pipelines.errors import ConfigError, InputError, WeightsError
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pipelines.data.formats.labelled_types import LabelledSeries
 
 Floats = NDArray[np.float64]
-Batch = dict[str, Tensor]
 _SCORED = 256  # series that go through a model at a time
 _LEAST_STEPS = 16  # of an epoch: a small training part is passed several times between two looks at the held-out one
 
@@ -42,31 +40,6 @@ class SequenceModel(nn.Module):
         """Logits (B, C) of x (B, V, T), observed (B, V, T) and valid (B, T)."""
         rows = torch.cat([x, observed.to(x.dtype)], dim=1) if self.flags else x
         return self.inner(rows.transpose(1, 2), mask=valid)
-
-
-class _Examples(Dataset[Any]):
-    """Standardised series as the model takes them, with their classes."""
-
-    def __init__(
-        self, fitted: Fitted, series: Sequence[NDArray[np.float32]], labels: NDArray[np.integer], repeat: int = 1
-    ) -> None:
-        self.series, self.labels, self.repeat = list(series), torch.as_tensor(labels, dtype=torch.int64), repeat
-        self.tokens = None if fitted.tokeniser is None else _tensors(fitted.tokeniser(series))
-
-    def __len__(self) -> int:
-        return len(self.labels) * self.repeat
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        indices = [index % len(self.labels) for index in indices]
-        inputs = (
-            collate([self.series[i] for i in indices])
-            if self.tokens is None
-            else {name: value[indices] for name, value in self.tokens.items()}
-        )
-        return {**inputs, "y": self.labels[indices]}
 
 
 @dataclasses.dataclass
@@ -144,12 +117,11 @@ class Fitted:
         series = self.scaled(data)
         if self.module is None:
             return np.log(np.clip(self.baseline.predict_proba(series), 1e-12, 1.0))
-        examples = _Examples(self, series, np.zeros(len(series), np.int64))
+        examples = Examples(series, np.zeros(len(series), np.int64), self.tokeniser)
         device = next(self.module.parameters()).device
         parts = []
         for start in range(0, len(series), _SCORED):
-            batch = examples.__getitems__(list(range(start, min(start + _SCORED, len(series)))))
-            batch.pop("y")
+            batch = examples.inputs(start, start + _SCORED)
             parts.append(self.module(**{name: value.to(device) for name, value in batch.items()}).double().cpu())
         return torch.cat(parts).numpy()
 
@@ -171,11 +143,11 @@ class Fitted:
             raise ConfigError(
                 f"{self.name} has no weights to keep", where="save", cure="keep its answers, or fit another model"
             )
-        tensors = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        stored = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
         if self.tokeniser is not None:
-            tensors |= {f"tokens.{name}": value for name, value in _tensors(self.tokeniser.arrays()).items()}
+            stored |= {f"tokens.{name}": value for name, value in tensors(self.tokeniser.arrays()).items()}
         if self.sets is not None:
-            tensors["sets.scores"] = torch.from_numpy(self.sets.scores)
+            stored["sets.scores"] = torch.from_numpy(self.sets.scores)
         config = {
             "classes": list(self.classes),
             "variables": list(self.variables),
@@ -185,7 +157,7 @@ class Fitted:
             "training": self.training,
             "fit_notes": list(self.notes),
         }
-        return tensors, config
+        return stored, config
 
     def export_parts(self) -> tuple[nn.Module, Batch, str]:
         """The module on the CPU in eval mode and two example inputs."""
@@ -195,20 +167,7 @@ class Fitted:
         length = max(2 * (self.tokeniser.motifs.length if self.tokeniser else 0), int(self.sizes["length"]))
         generator = np.random.default_rng(0)
         series = [generator.normal(size=(len(self.variables), length)).astype(np.float32) for _ in range(2)]
-        batch = _Examples(self, series, np.zeros(2, np.int64)).__getitems__([0, 1])
-        batch.pop("y")
-        return module, batch, "logits"
-
-
-def _tensors(arrays: dict[str, NDArray[Any]]) -> Batch:
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-
-
-def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropies of a batch, and their number."""
-    inputs = {name: value for name, value in batch.items() if name != "y"}
-    total = F.cross_entropy(model(**inputs), batch["y"], reduction="sum")
-    return total, torch.tensor(len(batch["y"]), device=total.device)
+        return module, Examples(series, np.zeros(2, np.int64), self.tokeniser).inputs(0, 2), "logits"
 
 
 def training_part(data: LabelledSeries) -> NDArray[np.int64]:
@@ -243,9 +202,10 @@ def fit(c: Classifier, data: LabelledSeries) -> Fitted:
     chosen = [series[i] for i in fitting]
     fitted = Fitted(c.model, classes, part.variables, scaler)
     fitted.sizes = _sizes(part, fitting)
-    notes += [*part.notes, *scaler.notes]
+    arch = architecture(c.model, c.arch)
+    versions, short = copies(chosen, arch["warps"], seed=c.seed)
+    notes += [*part.notes, *scaler.notes, *([short] if short else [])]
     if c.model == "vsformer":
-        arch = architecture(c.model, c.arch)
         fitted.tokeniser = Tokeniser.fit(
             chosen, numbers[fitting], length=arch["motif"], count=arch["motifs"], most=arch["tokens"], seed=c.seed
         )
@@ -255,8 +215,9 @@ def fit(c: Classifier, data: LabelledSeries) -> Fitted:
     for note in notes:
         c.run.say(f"note: {note}")
     repeat = max(1, math.ceil(_LEAST_STEPS * c.train.batch_size / len(fitting)))
-    examples = _Examples(fitted, chosen, numbers[fitting], repeat)
-    fitted.training = _train(c, module, examples, _Examples(fitted, [series[i] for i in held], numbers[held]))
+    examples = Examples(chosen, numbers[fitting], fitted.tokeniser, copies=versions, repeat=repeat)
+    scored = Examples([series[i] for i in held], numbers[held], fitted.tokeniser) if len(held) else None
+    fitted.training = _train(c, module, examples, scored)
     module.eval()
     fitted.notes = tuple(notes)
     if len(held):
@@ -319,7 +280,8 @@ def build(c: Classifier, fitted: Fitted) -> nn.Module:
     else:
         from pipelines.classify.models.transformer import SeriesTransformer
 
-        inner = SeriesTransformer(channels, sizes["classes"], length=sizes["length"], attention=attention, **arch)
+        sized = {name: arch[name] for name in ("d_model", "n_heads", "layers", "d_ff", "dropout")}
+        inner = SeriesTransformer(channels, sizes["classes"], length=sizes["length"], attention=attention, **sized)
     return SequenceModel(inner, flags=sizes["flags"])
 
 
@@ -342,13 +304,18 @@ def _device(c: Classifier) -> torch.device:
     return resolve_device(c.device)
 
 
-def _train(c: Classifier, module: nn.Module, examples: _Examples, held: _Examples) -> dict[str, Any]:
+def _train(c: Classifier, module: nn.Module, examples: Examples, held: Examples | None) -> dict[str, Any]:
     from pipelines.training.fitting import fit_module
 
-    rate = model_info(c.model).learning_rate
-    result = fit_module(c, module, loss, examples, held if len(held) else None, default_lr=rate)
+    alpha = architecture(c.model, c.arch).get("mixup")
+    judged = mixed_loss(alpha) if alpha else loss
+    result = fit_module(c, module, judged, examples, held, default_lr=model_info(c.model).learning_rate)
     summary = dataclasses.asdict(result)
-    summary["series"] = {"train": len(examples), "held_out": len(held)}
+    summary["series"] = {
+        "train": examples.count,
+        "copies": examples.count * (examples.versions - 1),
+        "held_out": 0 if held is None else held.count,
+    }
     return summary
 
 

@@ -6,9 +6,7 @@ conformal sets come from a held-out fifth of each training part; no test series 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,28 +132,12 @@ def _baseline(
     c: Classifier, name: str, train: LabelledSeries, test: LabelledSeries, place: dict[str, int]
 ) -> Answers | None:
     """What a baseline answers; None, and a note, where it would take too long."""
-    with _torch_threads_kept():
-        fitted = engine.fit_baseline(name, train, seed=c.seed)
-        reason = getattr(fitted.baseline, "too_large", lambda *_: None)(fitted.scaled(train), fitted.scaled(test))
-        if reason:
-            c.run.say(f"note: {name} is left out: {reason}")
-            return None
-        return _answers(c, fitted, test, place)
-
-
-@contextlib.contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """MiniRocket's compiled loops share OpenMP with torch and leave it with as many threads as there are cores.
-
-    The next fold or set would be trained with other threads than asked for, a hundred times slower on a busy machine.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    fitted = engine.fit_baseline(name, train, seed=c.seed)
+    reason = getattr(fitted.baseline, "too_large", lambda *_: None)(fitted.scaled(train), fitted.scaled(test))
+    if reason:
+        c.run.say(f"note: {name} is left out: {reason}")
+        return None
+    return _answers(c, fitted, test, place)
 
 
 def _joined(pieces: list[Answers]) -> Answers:

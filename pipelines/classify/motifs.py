@@ -72,11 +72,13 @@ class Matches:
         values: (N, P, w) the most similar window, z-normalised; zeros where a series has none.
         start: (N, P) its first step; -1 where a series has no window.
         distance: (N, P) z-normalised Euclidean distance; NaN where a series has no window.
+        level: (N, P, 2) mean and deviation of that window, which its values do not tell; zeros where there is none.
     """
 
     values: Floats
     start: NDArray[np.int64]
     distance: Floats
+    level: Floats
 
 
 def motif_length(lengths: Sequence[int] | NDArray[np.integer], asked: int | None = None) -> int:
@@ -109,8 +111,11 @@ def matrix_profile(series: NDArray[np.floating], length: int) -> NDArray[np.floa
         >>> bool(matrix_profile(wave, 8).max() < 1e-3)
         True
     """
+    from pipelines.training.threads import compiled_loops
+
     stump = _stump()
-    return np.asarray(stump(np.asarray(series, np.float64), m=length)[:, 0], np.float64)
+    with compiled_loops():
+        return np.asarray(stump(np.asarray(series, np.float64), m=length)[:, 0], np.float64)
 
 
 @functools.cache
@@ -256,24 +261,46 @@ def match(motifs: Motifs, series: Sequence[Floats]) -> Matches:
     values = np.zeros((len(series), P, length), np.float32)
     start = np.full((len(series), P), -1, np.int64)
     distance = np.full((len(series), P), np.nan, np.float32)
+    level = np.zeros((len(series), P, 2), np.float32)
+    squares = np.square(motifs.values, dtype=np.float64).sum(-1)  # w, or 0 of a flat one
     by_variable = {int(v): np.flatnonzero(motifs.variable == v) for v in np.unique(motifs.variable)}
     for n, one in enumerate(series):
         if one.shape[1] < length:
             continue
         for variable, members in by_variable.items():
-            windows = sliding_window_view(one[variable], length)
-            whole = np.flatnonzero(~np.isnan(windows).any(-1))
-            if len(whole) == 0:
-                continue
-            shapes = normalised(windows[whole])
-            # ||a - b||^2 of z-normalised windows; a flat window is all zeros.
-            own = np.einsum("tw,tw->t", shapes, shapes)
-            squares = own + np.square(motifs.values[members]).sum(-1)[:, None] - 2 * motifs.values[members] @ shapes.T
-            best = squares.argmin(-1)
-            values[n, members] = shapes[best]
-            start[n, members] = whole[best]
-            distance[n, members] = np.sqrt(np.maximum(squares[np.arange(len(members)), best], 0.0))
-    return Matches(values, start, distance)
+            found = _nearest(motifs.values[members], squares[members], one[variable].astype(np.float64))
+            if found is not None:
+                start[n, members], distance[n, members] = found
+                windows = sliding_window_view(one[variable], length)[found[0]]
+                values[n, members] = normalised(windows)
+                level[n, members] = np.stack([windows.mean(-1), windows.std(-1)], axis=-1)
+    return Matches(values, start, distance, level)
+
+
+def _nearest(
+    shapes: Floats, squares: NDArray[np.float64], row: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Start and distance of the window of one variable that is nearest to each shape; None where none is whole.
+
+    ||a - b||^2 = |a|^2 + |b|^2 - 2 a.b of z-normalised windows, where a shape's mean is zero, so that its product with
+    a window is that with the raw window over the window's deviation: no window is normalised to be looked at.
+    """
+    length = shapes.shape[1]
+    missing = np.isnan(row)
+    row = np.where(missing, 0.0, row - np.nanmean(row) if not missing.all() else 0.0)
+    sums = [np.concatenate([[0.0], np.cumsum(column)]) for column in (row, row * row, missing)]
+    total, square, gaps = (column[length:] - column[:-length] for column in sums)
+    whole = np.flatnonzero(gaps == 0)
+    if len(whole) == 0:
+        return None
+    mean = total[whole] / length
+    deviation = np.sqrt(np.maximum(square[whole] / length - mean**2, 0.0))
+    flat = ~(deviation > _FLAT * np.maximum(1.0, np.abs(mean)))
+    products = sliding_window_view(row, length)[whole] @ shapes.T.astype(np.float64)  # (windows, shapes)
+    products /= np.where(flat, np.inf, deviation)[:, None]
+    squared = np.where(flat, 0.0, length)[:, None] + squares - 2 * products
+    best = squared.argmin(0)
+    return whole[best], np.sqrt(np.maximum(squared[best, np.arange(len(shapes))], 0.0))
 
 
 # Kept on disk ---------------------------------------------------------------------------------------------------------

@@ -45,15 +45,15 @@ class ArchOptions:
     """Size and shape of a model; what is left at None is the model's own default."""
 
     d_model: int | None = None
-    """Width of the tokens (64; lmuformer 64)."""
+    """Width of the tokens (vsformer 32, others 64)."""
     n_heads: int | None = None
     """Heads of each mixer; divides d_model (4)."""
     layers: int | None = None
     """Layers of each branch (1; transformer 2)."""
     d_ff: int | None = None
-    """Width of the feed-forward part (128; lmuformer 4 d_model)."""
+    """Width of the feed-forward part (vsformer 64, transformer 128; lmuformer 4 d_model)."""
     dropout: float | None = None
-    """Probability of dropping an activation in training (0.1)."""
+    """Probability of dropping an activation in training; vsformer drops them before its decision layer alone (0.1)."""
     token_dropout: float | None = None
     """vsformer: probability of hiding a token in training (0.5)."""
     motif: int | None = None
@@ -61,11 +61,15 @@ class ArchOptions:
     motifs: int | None = None
     """vsformer: motifs a class and variable (3)."""
     tokens: int | None = None
-    """vsformer: tokens of each branch at most, those of the largest priors (256)."""
+    """vsformer: tokens of each branch at most, those of the largest priors (384)."""
     form: Literal["product", "log"] | None = None
     """vsformer: scores times priors as the paper writes it, or plus their logarithm (product)."""
     tsi: bool | None = None
     """vsformer: tell tokens their variable, place, class and prior (on)."""
+    warps: int | None = None
+    """Copies of each training series that are bent in time, of which training draws (vsformer 8, others 0)."""
+    mixup: float | None = None
+    """vsformer: how evenly a training series is mixed with another, Beta's parameter; 0 does not (0.5)."""
     theta: float | None = None
     """lmuformer: steps that the memory spans (the median length of the training series)."""
     causal: bool | None = None
@@ -113,10 +117,22 @@ _INFOS = (
         paper="VSFormer: Value and Shape-Aware Transformer with Prior-Enhanced Self-Attention (2024, arXiv 2412.16515)",
         sheet=6,
         summary="motifs and interval statistics as tokens, mixed by attention that knows their class priors",
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         attention="prior_enhanced",
         defaults=_frozen(
-            **_SIZES | {"layers": 1}, motif=None, motifs=3, tokens=256, form="product", tsi=True, token_dropout=0.5
+            d_model=32,
+            n_heads=4,
+            layers=1,
+            d_ff=64,
+            dropout=0.1,
+            motif=None,
+            motifs=3,
+            tokens=384,
+            form="product",
+            tsi=True,
+            token_dropout=0.5,
+            warps=8,
+            mixup=0.5,
         ),
     ),
     ModelInfo(
@@ -125,7 +141,7 @@ _INFOS = (
         sheet=48,
         summary="convolutions and a Legendre memory; classifies after every step where it is causal",
         learning_rate=2.5e-3,
-        defaults=_frozen(d_model=64, layers=1, d_ff=None, theta=None, causal=True),
+        defaults=_frozen(d_model=64, layers=1, d_ff=None, theta=None, causal=True, warps=0),
     ),
     ModelInfo(
         name="transformer",
@@ -134,7 +150,7 @@ _INFOS = (
         summary="encoder over the steps whose mixer is any sequence mechanism",
         learning_rate=1e-3,
         attention="softmax",
-        defaults=_frozen(**_SIZES),
+        defaults=_frozen(**_SIZES, warps=0),
     ),
     ModelInfo(
         name="minirocket",
@@ -198,6 +214,9 @@ def _check_values(chosen: Mapping[str, Any]) -> None:
     for key in ("dropout", "token_dropout"):
         if not 0.0 <= chosen.get(key, 0.0) < 1.0:
             raise ConfigError("not a probability", where=f"arch.{key}", found=chosen[key], expected="0 <= p < 1")
+    for key in ("warps", "mixup"):
+        if chosen.get(key, 0) < 0:
+            raise ConfigError("must not be negative", where=f"arch.{key}", found=chosen[key], expected="0 or more")
     if chosen.get("theta") is not None and chosen["theta"] < 1:
         raise ConfigError("too small", where="arch.theta", found=chosen["theta"], expected="1 step or more")
 

@@ -20,7 +20,10 @@ from pipelines.classify.sktime_base import NeuralClassifier, plain
 
 __all__ = ["VSFormerClassifier"]
 
-_ARCH = ("motif", "motifs", "tokens", "form", "tsi", "d_model", "n_heads", "layers", "d_ff", "dropout", "token_dropout")
+_ARCH = (
+    *("motif", "motifs", "tokens", "form", "tsi", "d_model", "n_heads", "layers", "d_ff", "dropout", "token_dropout"),
+    *("warps", "mixup"),
+)
 _TRAIN = ("epochs", "batch_size", "learning_rate", "patience", "schedule", "weight_decay", "max_steps")
 
 
@@ -44,29 +47,33 @@ class VSFormerClassifier(NeuralClassifier):
     motifs : int, default=3
         Motifs a class and variable.
     tokens : int, optional
-        Motifs, and intervals, that are kept at most, those of the largest priors; by default 256.
+        Motifs, and intervals, that are kept at most, those of the largest priors; by default 384.
     form : str, default="product"
         "product" (scores times priors, as in the paper) or "log" (plus their logarithm); read by prior_enhanced only.
     tsi : bool, default=True
         Tell each token its variable, place, class and prior.
     d_model : int, optional
-        Width; by default 64.
+        Width; by default 32.
     n_heads : int, optional
         Heads of each mixer; divides d_model; by default 4.
     layers : int, optional
         Layers of each branch; by default 1.
     d_ff : int, optional
-        Width of the feed-forward part; by default 128.
+        Width of the feed-forward part; by default 64.
     dropout : float, optional
-        Probability of dropping an activation in training; by default 0.1.
+        Probability of dropping, in training, a number that the decision layer reads; by default 0.1.
     token_dropout : float, optional
         Probability of hiding a token in training; by default 0.5.
+    warps : int, optional
+        Copies of each training series that are bent in time, of which training draws; by default 8.
+    mixup : float, optional
+        How evenly a training series is mixed with another, Beta's parameter; 0 does not; by default 0.5.
     epochs : int, optional
         Passes over the training series at most, of at least 16 steps each; by default 40.
     batch_size : int, optional
         Series in a step; by default 16.
     learning_rate : float, optional
-        Step size of Adam; by default 0.001.
+        Step size of Adam; by default 0.002.
     patience : int, optional
         Stop after so many epochs without a better held-out loss; 0 never stops early; by default 15.
     schedule : str, optional
@@ -135,6 +142,8 @@ class VSFormerClassifier(NeuralClassifier):
         d_ff: int | None = None,
         dropout: float | None = None,
         token_dropout: float | None = None,
+        warps: int | None = None,
+        mixup: float | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
@@ -158,6 +167,8 @@ class VSFormerClassifier(NeuralClassifier):
         self.d_ff = d_ff
         self.dropout = dropout
         self.token_dropout = token_dropout
+        self.warps = warps
+        self.mixup = mixup
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -191,7 +202,7 @@ class VSFormerClassifier(NeuralClassifier):
         parameter_set : str, default="default"
             There is one set of settings only.
         """
-        shared = {"d_model": 8, "n_heads": 2, "d_ff": 8, "max_steps": 2}
+        shared = {"d_model": 8, "n_heads": 2, "d_ff": 8, "max_steps": 2, "warps": 1}
         return [
             {"epochs": 1, **shared},
             {"attention": "softmax", "motif": 4, "motifs": 1, "tokens": 8, "tsi": False, "epochs": 2, **shared},

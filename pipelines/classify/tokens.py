@@ -4,7 +4,8 @@ Everything here is computed once from numbers, without a gradient: motifs, prior
 training series alone, the tokens of any series from them. Source: VSFormer (arXiv 2412.16515); no code was released, so
 that granularities, statistics and the scaling of priors are our reading.
 
-Shapes: N series, V variables, C classes, P shape tokens of w steps, Q value tokens of 3 statistics.
+Shapes: N series, V variables, C classes, P shape tokens (w steps, mean, deviation), Q value tokens of
+3 statistics.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class Tokeniser:
         *,
         length: int | None = None,
         count: int = 3,
-        most: int = 256,
+        most: int = 384,
         seed: int = 0,
     ) -> Tokeniser:
         """Find motifs and priors in the training series.
@@ -254,8 +255,9 @@ class Tokeniser:
         """Tokens of some standardised series.
 
         Returns:
-            ``shape`` (N, P, w), ``shape_place`` (N, P, 3): begin and end as shares of the series, distance over
-            sqrt(w); ``shape_valid`` (N, P); ``value`` (N, Q, 3), ``value_valid`` (N, Q).
+            ``shape`` (N, P, w + 2): the matched window, z-normalised, its mean and its deviation; ``shape_place``
+            (N, P, 3): begin and end as shares of the series, distance over sqrt(w); ``shape_valid`` (N, P); ``value``
+            (N, Q, 3), ``value_valid`` (N, Q).
         """
         found = match(self.motifs, series)
         lengths = np.array([one.shape[1] for one in series], np.float32)[:, None]
@@ -264,7 +266,7 @@ class Tokeniser:
         place = [begin, begin + self.motifs.length / lengths, np.nan_to_num(found.distance) / self.motifs.length**0.5]
         statistics, measured = interval_statistics(series)
         return {
-            "shape": found.values,
+            "shape": np.concatenate([found.values, found.level], axis=-1),
             "shape_place": np.stack(place, axis=-1).astype(np.float32),
             "shape_valid": valid,
             "value": statistics[:, self.value_token],

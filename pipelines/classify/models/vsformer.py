@@ -112,12 +112,20 @@ class Branch(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.narrow = nn.Linear(dim, narrow) if narrow else None
 
-    def forward(self, x: Tensor, mask: Tensor, prior: Tensor) -> Tensor:
-        """Mix and average; a series without a token gives zeros."""
+    def forward(self, x: Tensor, mask: Tensor, prior: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Mix and average; a series without a token gives zeros. Only tokens ``kept`` (B, K) are looked at."""
+        batch, count, dim = x.shape
+        if kept is not None:
+            x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, dim))
+            mask, prior = mask.gather(1, kept), prior.gather(1, kept)
         for layer in self.layers:
             x = layer(x, mask, prior)
         if self.narrow is not None:
-            return torch.where(mask.unsqueeze(-1), self.narrow(self.norm(x)), 0.0).flatten(1)
+            told = torch.where(mask.unsqueeze(-1), self.narrow(self.norm(x)), 0.0)
+            if kept is not None:
+                places = kept.unsqueeze(-1).expand(-1, -1, told.shape[-1])
+                told = told.new_zeros(batch, count, told.shape[-1]).scatter(1, places, told)
+            return told.flatten(1)
         weight = torch.where(mask, prior.clamp_min(_LEAST_PRIOR), 0.0).unsqueeze(-1).to(x.dtype)
         return (self.norm(x) * weight).sum(1) / weight.sum(1).clamp_min(_LEAST_PRIOR)
 
@@ -127,13 +135,14 @@ class VSFormer(nn.Module):
 
     Args:
         tokens: the description of the tokens (``Tokeniser.describe()``), kept as buffers.
-        length: steps w of a motif.
+        length: steps w of a motif; a shape token has w + 2 numbers.
         variables: V.
         classes: C.
         attention: any sequence mechanism; the paper's is "prior_enhanced".
         form: of prior_enhanced: "product" (as the paper writes it) or "log".
         tsi: whether tokens are told variable, place, class and prior (False: the ablation).
-        d_model, n_heads, layers, d_ff, dropout: sizes of both branches.
+        d_model, n_heads, layers, d_ff: sizes of both branches.
+        dropout: probability of dropping a number that the decision layer reads while training.
         token_dropout: probability of hiding a token from its branch while training.
 
     Raises:
@@ -170,10 +179,10 @@ class VSFormer(nn.Module):
         attention: str = "prior_enhanced",
         form: str = "product",
         tsi: bool = True,
-        d_model: int = 64,
+        d_model: int = 32,
         n_heads: int = 4,
         layers: int = 1,
-        d_ff: int = 128,
+        d_ff: int = 64,
         dropout: float = 0.1,
         token_dropout: float = 0.5,
     ) -> None:
@@ -182,7 +191,7 @@ class VSFormer(nn.Module):
         for name, value in tokens.items():
             self.register_buffer(name, torch.as_tensor(value))
         self.tsi = tsi
-        self.shape_embedding, self.value_embedding = _embedding(length, d_model), _embedding(3, d_model)
+        self.shape_embedding, self.value_embedding = _embedding(length + 2, d_model), _embedding(3, d_model)
         self.shape_information = TSIEncoding(d_model, variables, 3, classes)
         self.value_information = TSIEncoding(d_model, variables, 2)
         options: dict[str, Any] = {"form": form} if attention == "prior_enhanced" else {}
@@ -190,9 +199,7 @@ class VSFormer(nn.Module):
         def branch(count: int) -> Branch:
             return Branch(
                 [
-                    MixerLayer(
-                        class_mixer(attention, d_model, n_heads, length=count, **options), d_model, d_ff, dropout
-                    )
+                    MixerLayer(class_mixer(attention, d_model, n_heads, length=count, **options), d_model, d_ff, 0.0)
                     for _ in range(layers)
                 ],
                 d_model,
@@ -200,19 +207,34 @@ class VSFormer(nn.Module):
             )
 
         self.shape_branch, self.value_branch = branch(len(self.shape_prior)), branch(len(self.value_prior))
+        self._any_number = not spec(attention).fixed_length
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(_NARROW * (len(self.shape_prior) + len(self.value_prior)), classes)
+        self.shape_head = nn.Linear(_NARROW * len(self.shape_prior), classes)
+        self.value_head = nn.Linear(_NARROW * len(self.value_prior), classes)
 
-    def _some(self, valid: Tensor) -> Tensor:
-        """Hide a random share of the tokens: with tens of training series no single one may decide."""
-        return valid & (torch.rand(valid.shape, device=valid.device) >= self.token_dropout)
+    def _drawn(self, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hide a random share of the tokens: with tens of training series no single one may decide.
+
+        The others alone are computed, for which a draw of places (B, K) is returned; a mechanism that takes no other
+        number of tokens sees all, the hidden ones masked.
+        """
+        if not self.training or self.token_dropout == 0:
+            return valid, None
+        order = torch.rand(valid.shape, device=valid.device)
+        if not self._any_number:
+            return valid & (order >= self.token_dropout), None
+        return valid, order.topk(max(1, round(valid.shape[1] * (1 - self.token_dropout))), dim=1).indices
 
     def forward(
         self, shape: Tensor, shape_place: Tensor, shape_valid: Tensor, value: Tensor, value_valid: Tensor
     ) -> Tensor:
-        """Logits (B, C); arguments as ``Tokeniser.__call__`` gives them."""
-        if self.training:
-            shape_valid, value_valid = self._some(shape_valid), self._some(value_valid)
+        """Logits (B, C), the mean of both branches'; arguments as ``Tokeniser.__call__`` gives them.
+
+        While training the logits of each branch (2, B, C): each is judged alone, or the one that fits the training
+        series first leaves the other nothing to learn.
+        """
+        shape_valid, some_shapes = self._drawn(shape_valid)
+        value_valid, some_values = self._drawn(value_valid)
         shapes, values = self.shape_embedding(shape), self.value_embedding(value)
         if self.tsi:
             shapes = shapes + self.shape_information(
@@ -220,8 +242,7 @@ class VSFormer(nn.Module):
             )
             values = values + self.value_information(self.value_variable, self.value_place, self.value_prior)
         batch = shape.shape[0]
-        both = [
-            self.shape_branch(self.dropout(shapes), shape_valid, self.shape_prior.expand(batch, -1)),
-            self.value_branch(self.dropout(values), value_valid, self.value_prior.expand(batch, -1)),
-        ]
-        return self.head(self.dropout(torch.cat(both, dim=-1)))
+        by_shape = self.shape_branch(shapes, shape_valid, self.shape_prior.expand(batch, -1), some_shapes)
+        by_value = self.value_branch(values, value_valid, self.value_prior.expand(batch, -1), some_values)
+        logits = self.shape_head(self.dropout(by_shape)), self.value_head(self.dropout(by_value))
+        return torch.stack(logits) if self.training else (logits[0] + logits[1]) / 2
