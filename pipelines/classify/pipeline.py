@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pipelines.base import Evaluation, Pipeline, Provenance
+from pipelines.base import Evaluation
 from pipelines.classify.options import MODELS, TRAINING, ArchOptions, SeriesColumns, architecture, parse_protocol
 from pipelines.errors import ConfigError
+from pipelines.fitted import FittedPipeline
 from pipelines.model_list import check_attention
 from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from pipelines.classify.engine import Fitted
+    from pipelines.classify.engine import Fitted  # noqa: F401 - the parameter of the base class
     from pipelines.classify.result import Classification
     from pipelines.classify.streaming import Stream
     from pipelines.data.formats.labelled_types import LabelledSeries
 
 
-class Classifier(Pipeline):
+class Classifier(FittedPipeline["Fitted"]):
     """Classify whole time series, of one or many variables and of any lengths, with calibrated probabilities.
 
     Args:
@@ -47,6 +46,7 @@ class Classifier(Pipeline):
     """
 
     domain: ClassVar[str] = "classify"
+    engine: ClassVar[str] = "pipelines.classify.engine"
     summary: ClassVar[str] = "Classify time series (.ts, .arff, .tsv, NPZ, tables): labels, probabilities, shapes."
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {"predict": (".csv", ".parquet", ".json")}
     call_time: ClassVar[frozenset[str]] = frozenset({"protocol", "interval", "columns", "train"})
@@ -214,29 +214,6 @@ class Classifier(Pipeline):
         self.train.validate()
 
     @property
-    def state(self) -> Fitted:
-        """What fitting or loading left."""
-        self.require_fitted("state")
-        return self._state
-
-    @property
     def has_weights(self) -> bool:
         """Whether there is anything to save: baselines have no weights of ours."""
         return self.is_fitted and self.state.module is not None
-
-    def provenance(self, data: str) -> Provenance:
-        """The stamp of a result of this classifier."""
-        return Provenance.now(data=data, model=self.model, seed=self.seed, weights=self.state.origin)
-
-    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return self.state.to_config()
-
-    def _restore(self, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-        from pipelines.classify import engine
-
-        self.start_torch()
-        self._state = engine.restore(self, tensors, config)
-        self._fitted = True
-
-    def _export_parts(self) -> tuple[nn.Module, dict[str, Tensor], str]:
-        return self.state.export_parts()

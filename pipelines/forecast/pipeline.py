@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pipelines.base import Evaluation, Pipeline, Provenance
+from pipelines.base import Evaluation
 from pipelines.data.formats.table_options import ColumnOptions
 from pipelines.errors import ConfigError
+from pipelines.fitted import FittedPipeline
 from pipelines.forecast.options import MODELS, ArchOptions, model_info
 from pipelines.model_list import check_attention
 from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from pipelines.data.formats.table_types import SeriesTable
     from pipelines.forecast.backtest import Backtest
-    from pipelines.forecast.engine import Fitted
+    from pipelines.forecast.engine import Fitted  # noqa: F401 - the parameter of the base class
     from pipelines.forecast.result import Forecast
 
 
-class Forecaster(Pipeline):
+class Forecaster(FittedPipeline["Fitted"]):
     """Forecast one or many time series from a table, with intervals whose coverage is measured.
 
     Args:
@@ -54,6 +53,7 @@ class Forecaster(Pipeline):
     """
 
     domain: ClassVar[str] = "forecast"
+    engine: ClassVar[str] = "pipelines.forecast.engine"
     summary: ClassVar[str] = "Forecast time series from a table (CSV, Parquet): point forecasts, intervals, figures."
     verbs: ClassVar[Mapping[str, str]] = {"backtest": "backtest"}
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -243,26 +243,3 @@ class Forecaster(Pipeline):
             raise ConfigError("must lie between 0 and 1", where="interval", found=self.interval, expected="0.9")
         check_attention(MODELS, self.model, self.attention)
         self.train.validate()
-
-    @property
-    def state(self) -> Fitted:
-        """What fitting or loading left."""
-        self.require_fitted("state")
-        return self._state
-
-    def provenance(self, data: str) -> Provenance:
-        """The stamp of a result of this forecaster."""
-        return Provenance.now(data=data, model=self.model, seed=self.seed, weights=self.state.origin)
-
-    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return self.state.to_config()
-
-    def _restore(self, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-        from pipelines.forecast import engine
-
-        self.start_torch()
-        self._state = engine.restore(self, tensors, config)
-        self._fitted = True
-
-    def _export_parts(self) -> tuple[nn.Module, dict[str, Tensor], str]:
-        return self.state.export_parts()
