@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipelines.classify.metrics import ConformalSets, fit_temperature
 from pipelines.classify.options import architecture, model_info
 from pipelines.classify.tokens import Tokeniser
 from pipelines.classify.warps import copies
-from pipelines.data.datasets.classification import Standardiser, holdout
+from pipelines.data.datasets.classification import Holdout, Standardiser, holdout
 from pipelines.errors import ConfigError, InputError, WeightsError
 
 if TYPE_CHECKING:
@@ -188,27 +189,59 @@ def check_labels(data: LabelledSeries) -> None:
 
 
 def fit(c: Classifier, data: LabelledSeries) -> Fitted:
-    """Train on the training part; epoch, temperature and conformal sets come from a held-out fifth of it."""
+    """Train on the training part; epoch, temperature and conformal sets come from a held-out fifth of it.
+
+    With ``refit`` the model is then trained once more, on the whole training part for as many epochs as were best.
+    """
     check_labels(data)
     part = data.subset(training_part(data))
     check_labels(part)
-    classes = part.classes
     if model_info(c.model).baseline:
         return fit_baseline(c.model, part, seed=c.seed)
-    numbers = np.array([classes.index(label) for label in part.labels or ()])
-    fitting, held, notes = _divided(c, part)
+    split = _divided(c, part)
+    again = c.refit and len(split.validation) > 0
+    for note in (*split.notes, *part.notes):
+        c.run.say(f"note: {note}")
+    chosen = c.clone()
+    chosen.run = c.run.part("choose") if again else c.run
+    first = _trained(chosen, part, split.fit, split.validation)
+    if len(split.validation):
+        kept = part.subset(split.validation)
+        truth = first.numbers(kept)
+        first.temperature = fit_temperature(first.logits(kept), truth)
+        first.sets = ConformalSets.fit(first.probabilities(kept), truth)
+    fitted = _again(c, part, first) if again else first
+    fitted.notes = (*split.notes, *part.notes, *fitted.notes)
+    return fitted
+
+
+def _again(c: Classifier, part: LabelledSeries, first: Fitted) -> Fitted:
+    """The same model on the whole training part, calibrated by the one that had not seen the held-out series."""
+    epochs = max(1, int(first.training["best_epoch"]))
+    twin = c.clone(train=dataclasses.replace(c.train, epochs=epochs, patience=0))
+    twin.run = dataclasses.replace(c.run, before_training=None)
+    every = np.arange(len(part))
+    fitted = _trained(twin, part, every, every[:0])
+    fitted.temperature, fitted.sets = first.temperature, first.sets
+    fitted.training |= {"chosen_by": first.training}
+    note = f"trained again on all {len(part)} series for {epochs} epochs; calibration is that of the first training"
+    fitted.notes = (*fitted.notes, note)
+    return fitted
+
+
+def _trained(c: Classifier, part: LabelledSeries, fitting: NDArray[np.int64], held: NDArray[np.int64]) -> Fitted:
+    """A model of some of the series; the others, if any, say after which epoch it is best."""
+    numbers = np.array([part.classes.index(label) for label in part.labels or ()])
     scaler = Standardiser.fit([part.series[i] for i in fitting])
-    series = [scaler.apply(one) for one in part.series]
-    chosen = [series[i] for i in fitting]
-    fitted = Fitted(c.model, classes, part.variables, scaler)
+    chosen = [scaler.apply(part.series[i]) for i in fitting]
+    fitted = Fitted(c.model, part.classes, part.variables, scaler)
     fitted.sizes = _sizes(part, fitting)
     arch = architecture(c.model, c.arch)
     versions, short = copies(chosen, arch["warps"], seed=c.seed)
-    notes += [*part.notes, *scaler.notes, *([short] if short else [])]
+    notes = [*scaler.notes, *([short] if short else [])]
     if c.model == "vsformer":
-        fitted.tokeniser = Tokeniser.fit(
-            chosen, numbers[fitting], length=arch["motif"], count=arch["motifs"], most=arch["tokens"], seed=c.seed
-        )
+        sizes = {"length": arch["motif"], "count": arch["motifs"], "most": arch["tokens"]}
+        fitted.tokeniser = Tokeniser.fit(chosen, numbers[fitting], **sizes, seed=c.seed, names=part.classes)
         notes += fitted.tokeniser.notes
     torch.manual_seed(c.seed)
     module = fitted.module = build(c, fitted).to(_device(c))
@@ -216,22 +249,26 @@ def fit(c: Classifier, data: LabelledSeries) -> Fitted:
         c.run.say(f"note: {note}")
     repeat = max(1, math.ceil(_LEAST_STEPS * c.train.batch_size / len(fitting)))
     examples = Examples(chosen, numbers[fitting], fitted.tokeniser, copies=versions, repeat=repeat)
-    scored = Examples([series[i] for i in held], numbers[held], fitted.tokeniser) if len(held) else None
+    apart = [scaler.apply(part.series[i]) for i in held]
+    scored = Examples(apart, numbers[held], fitted.tokeniser) if apart else None
     fitted.training = _train(c, module, examples, scored)
     module.eval()
     fitted.notes = tuple(notes)
-    if len(held):
-        kept, truth = part.subset(held), numbers[held]
-        fitted.temperature = fit_temperature(fitted.logits(kept), truth)
-        fitted.sets = ConformalSets.fit(fitted.probabilities(kept), truth)
     return fitted
 
 
-def _divided(c: Classifier, part: LabelledSeries) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+def _divided(c: Classifier, part: LabelledSeries) -> Holdout:
+    """What is fitted and what chooses the epoch; nothing is held out where nothing can be, which a note says."""
+    every = np.arange(len(part))
     single = part.groups is not None and len(set(part.groups)) < 2
-    found = holdout(part, np.arange(len(part)), 0.0 if single else 0.2, seed=c.seed)
+    alone = part.groups is None and max(Counter(part.labels).values()) < 2
+    if single or alone:
+        why = "they are of one group" if single else "there is one of each class"
+        said = f"no training series is held out, for {why}: all epochs are trained, probabilities are not calibrated"
+        return Holdout(every, every[:0], (said,))
+    found = holdout(part, every, 0.2, seed=c.seed)
     said = f"{len(found.validation)} of {len(part)} training series are held out to choose the epoch and to calibrate"
-    return found.fit, found.validation, [said, *found.notes]
+    return found._replace(notes=(said, *found.notes))
 
 
 def _sizes(part: LabelledSeries, fitting: NDArray[np.int64]) -> dict[str, Any]:

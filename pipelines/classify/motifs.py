@@ -86,18 +86,27 @@ def motif_length(lengths: Sequence[int] | NDArray[np.integer], asked: int | None
 
     Raises:
         ConfigError: fewer than 3 steps, or more than the longest series has.
+        InputError: no series has 3 steps.
 
     Example:
         >>> motif_length([100, 100, 100]), motif_length([7, 12, 29])
         (14, 5)
     """
     longest = int(np.max(lengths))
+    if longest < 3:
+        raise InputError(
+            "the series are too short to have shapes",
+            where="training series",
+            found=f"at most {longest} {'step' if longest == 1 else 'steps'}",
+            expected="3 or more",
+            cure="another model: --model transformer or minirocket",
+        )
     if asked is not None:
         if not 3 <= asked <= longest:
             raise ConfigError("no such motif length", where="arch.motif", found=asked, expected=f"3 to {longest} steps")
         return asked
     wanted = max(5, round(float(np.median(lengths)) / 7))
-    return max(3, min(wanted, int(np.min(lengths)))) if longest >= 3 else longest
+    return max(3, min(wanted, int(np.min(lengths))))
 
 
 def matrix_profile(series: NDArray[np.floating], length: int) -> NDArray[np.float64]:
@@ -158,7 +167,13 @@ def pick(profile: NDArray[np.float64], count: int, length: int) -> list[int]:
 
 
 def find_motifs(
-    series: Sequence[Floats], labels: NDArray[np.integer], *, length: int, count: int = 3, seed: int = 0
+    series: Sequence[Floats],
+    labels: NDArray[np.integer],
+    *,
+    length: int,
+    count: int = 3,
+    seed: int = 0,
+    names: Sequence[str] = (),
 ) -> Motifs:
     """The motifs of every class and variable of the training series.
 
@@ -168,6 +183,7 @@ def find_motifs(
         length: steps w of a motif.
         count: motifs k a class and variable; fewer where a class has fewer windows apart from each other.
         seed: of the draw of series where a class has more than 20,000 points.
+        names: of the classes, for messages.
 
     Raises:
         InputError: no series of some class is as long as a motif.
@@ -178,26 +194,37 @@ def find_motifs(
     parts: list[tuple[Floats, int, int, int]] = []
     notes: list[str] = []
     for label in np.unique(labels):
+        name = names[label] if names else str(label)
         members = [int(i) for i in np.flatnonzero(labels == label)]
         long_enough = [i for i in members if series[i].shape[1] >= length]
         if not long_enough:
             raise InputError(
-                f"no training series of class {label} is as long as a motif",
+                f"no training series of class {name} is as long as a motif",
                 where="arch.motif",
                 found=f"at most {max(series[i].shape[1] for i in members)} steps",
                 expected=f"{length} or more",
                 cure="choose a shorter motif, or leave it out and it is chosen by the shortest series",
             )
+        if len(long_enough) < len(members):
+            few = len(members) - len(long_enough)
+            notes.append(
+                f"motifs of class {name}: {few} of {len(members)} series are shorter than a motif, not searched"
+            )
         drawn = _within(long_enough, [series[i].shape[1] for i in long_enough], seed)
         if len(drawn) < len(long_enough):
-            notes.append(f"motifs of class {label}: {len(drawn)} of {len(long_enough)} series searched (20,000 points)")
+            notes.append(f"motifs of class {name}: {len(drawn)} of {len(long_enough)} series searched (20,000 points)")
         for variable in range(series[0].shape[0]):
             parts += [
                 (shape, variable, int(label), origin)
                 for shape, origin in _of_one([series[i][variable] for i in drawn], drawn, length, count)
             ]
     if not parts:
-        raise InputError("no window of any series has a shape", where="training series", cure="they are all constant")
+        raise InputError(
+            "no window of any series has a shape",
+            where="training series",
+            found=f"every window of {length} steps is constant or has a gap",
+            cure="a shorter motif (--arch.motif), or another model: --model transformer or minirocket",
+        )
     values, variable, label, origin = zip(*parts, strict=True)
     as_numbers = (np.array(column, np.int64) for column in (variable, label, origin))
     return Motifs(np.stack(values), *as_numbers, notes=tuple(notes))
@@ -330,10 +357,18 @@ def content_key(series: Sequence[Floats], labels: NDArray[np.integer], **options
 
 
 def cached_motifs(
-    series: Sequence[Floats], labels: NDArray[np.integer], *, length: int, count: int = 3, seed: int = 0
+    series: Sequence[Floats],
+    labels: NDArray[np.integer],
+    *,
+    length: int,
+    count: int = 3,
+    seed: int = 0,
+    names: Sequence[str] = (),
 ) -> Motifs:
     """``find_motifs``, or what it found before for the very same content; a damaged or missing file is made anew."""
-    key = content_key(series, labels, length=length, count=count, seed=seed, version=1)
+    points = np.bincount(np.asarray(labels), [one.shape[1] for one in series])
+    drawn = seed if points.max() > MOST_POINTS else 0  # nothing is drawn at random from a small class
+    key = content_key(series, labels, length=length, count=count, seed=drawn, names=tuple(names), version=2)
     file = cache_folder() / f"{key}.npz"
     try:
         with np.load(file, allow_pickle=False) as kept:
@@ -341,7 +376,7 @@ def cached_motifs(
             return Motifs(**fields, notes=tuple(str(note) for note in kept["notes"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # not there, or damaged
-    found = find_motifs(series, labels, length=length, count=count, seed=seed)
+    found = find_motifs(series, labels, length=length, count=count, seed=seed, names=names)
     _keep(file, found)
     return found
 

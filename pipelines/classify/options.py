@@ -201,9 +201,15 @@ def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
 
 
 def _check_values(chosen: Mapping[str, Any]) -> None:
-    for key in ("d_model", "n_heads", "layers", "d_ff", "motifs", "tokens"):
-        if chosen.get(key) is not None and chosen[key] < 1:
-            raise ConfigError("too small", where=f"arch.{key}", found=chosen[key], expected="1 or more")
+    for key in ("d_model", "n_heads", "layers", "d_ff", "motif", "motifs", "tokens", "warps"):
+        value, least = chosen.get(key), 0 if key == "warps" else 1
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError("no such size", where=f"arch.{key}", found=value, expected=f"a whole number from {least}")
+    for key in ("tsi", "causal"):
+        if not isinstance(chosen.get(key, True), bool):
+            raise ConfigError("neither true nor false", where=f"arch.{key}", found=chosen[key])
     if chosen.get("d_model", 0) % chosen.get("n_heads", 1):
         raise ConfigError(
             "the heads do not divide the width",
@@ -214,9 +220,8 @@ def _check_values(chosen: Mapping[str, Any]) -> None:
     for key in ("dropout", "token_dropout"):
         if not 0.0 <= chosen.get(key, 0.0) < 1.0:
             raise ConfigError("not a probability", where=f"arch.{key}", found=chosen[key], expected="0 <= p < 1")
-    for key in ("warps", "mixup"):
-        if chosen.get(key, 0) < 0:
-            raise ConfigError("must not be negative", where=f"arch.{key}", found=chosen[key], expected="0 or more")
+    if chosen.get("mixup", 0) < 0:
+        raise ConfigError("must not be negative", where="arch.mixup", found=chosen["mixup"], expected="0 or more")
     if chosen.get("theta") is not None and chosen["theta"] < 1:
         raise ConfigError("too small", where="arch.theta", found=chosen["theta"], expected="1 step or more")
 

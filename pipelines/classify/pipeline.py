@@ -32,6 +32,7 @@ class Classifier(FittedPipeline["Fitted"]):
         columns: which column of a long table plays which part (a SeriesColumns, or a dict of its fields).
         arch: size and shape of the model (an ArchOptions, or a dict of its fields).
         train: how the model is fitted (a TrainOptions, or a dict of its fields).
+        refit: train once more on all training series once held-out ones have chosen the epoch and calibrated.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         seed: of weights, order, dropout and the held-out series.
@@ -49,7 +50,7 @@ class Classifier(FittedPipeline["Fitted"]):
     engine: ClassVar[str] = "pipelines.classify.engine"
     summary: ClassVar[str] = "Classify time series (.ts, .arff, .tsv, NPZ, tables): labels, probabilities, shapes."
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {"predict": (".csv", ".parquet", ".json")}
-    call_time: ClassVar[frozenset[str]] = frozenset({"protocol", "interval", "columns", "train"})
+    call_time: ClassVar[frozenset[str]] = frozenset({"protocol", "interval", "columns", "train", "refit"})
     verbs: ClassVar[Mapping[str, str]] = {"stream": "stream"}
     archives: ClassVar[bool] = True
     streams: ClassVar[Mapping[str, str]] = {
@@ -66,6 +67,7 @@ class Classifier(FittedPipeline["Fitted"]):
         columns: SeriesColumns = SeriesColumns(),  # noqa: B008 - frozen
         arch: ArchOptions = ArchOptions(),  # noqa: B008 - frozen
         train: TrainOptions = TRAINING,
+        refit: bool = True,
         device: str = "auto",
         precision: str = "32-true",
         seed: int = 2021,
@@ -78,6 +80,7 @@ class Classifier(FittedPipeline["Fitted"]):
         self.columns = as_options(SeriesColumns, columns, "columns")
         self.arch = as_options(ArchOptions, arch, "arch")
         self.train = as_options(TrainOptions, train, "train")
+        self.refit = refit
         self.device = device
         self.precision = precision
         self.seed = seed

@@ -87,9 +87,9 @@ class NeuralClassifier(BaseClassifier):
         self.temperature_ = state.temperature
         self._variables = data.variables if isinstance(X, list) else None
         self.notes_ = tuple(dict.fromkeys([*state.notes, *self._short(data)]))
-        # That a fifth is held out is the rule and is documented: a warning at each fit would hide the others.
-        usual = f"{self.training_['series']['held_out']} of {len(data)} training series are held out"
-        self._warn(note for note in self.notes_ if not note.startswith(usual))
+        # That a fifth is held out first is the rule and is documented: a warning at each fit would hide the others.
+        usual = "training series are held out to choose", "trained again on all"
+        self._warn(note for note in self.notes_ if not any(text in note for text in usual))
         return self
 
     def _predict_proba(self, X: Any) -> NDArray[np.float64]:

@@ -206,6 +206,7 @@ class Tokeniser:
         count: int = 3,
         most: int = 384,
         seed: int = 0,
+        names: Sequence[str] = (),
     ) -> Tokeniser:
         """Find motifs and priors in the training series.
 
@@ -216,10 +217,11 @@ class Tokeniser:
             count: motifs a class and variable.
             most: tokens of each branch that are kept at most, those of the largest priors.
             seed: of every draw.
+            names: of the classes, for messages.
         """
         labels = np.asarray(labels)
         steps = motif_length([one.shape[1] for one in series], length)
-        motifs = cached_motifs(series, labels, length=steps, count=count, seed=seed)
+        motifs = cached_motifs(series, labels, length=steps, count=count, seed=seed, names=names)
         shapes = shape_priors(match(motifs, series), motifs, labels)
         statistics, measured = interval_statistics(series)
         values = value_priors(statistics, measured, labels, seed=seed)
