@@ -356,6 +356,9 @@ def _names(arguments: Sequence[str], option: str) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the tables; return 0 if all kernels fit their budgets, 1 if not, also where nothing can be compiled 0."""
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(__doc__ or "")
+        return 0
     reason = unavailable()
     if reason:
         sys.stdout.write(f"skipped: {reason}\n")

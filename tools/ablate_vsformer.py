@@ -23,14 +23,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def accuracies(data: str, options: dict[str, Any], seeds: int, first: int) -> list[float]:
+def accuracies(data: str, options: dict[str, Any], seeds: range) -> list[float]:
     """Accuracy on the official test part for each seed."""
     from pipelines import Classifier
     from pipelines.classify import engine
     from pipelines.classify.metrics import figures
 
     found = []
-    for seed in range(first, first + seeds):
+    for seed in seeds:
         classifier = Classifier(seed=seed, threads=1, **options)
         series = classifier.read(data)
         fitted = classifier.fit(series).state
@@ -45,12 +45,14 @@ def main() -> int:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=2021)
+    parser.add_argument("--no-refit", action="store_true", help="keep the model of the first fit: half the time")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     asked = parser.parse_args()
     for data in asked.data:
         base: list[float] | None = None
         for name in asked.variants:
-            found = accuracies(data, VARIANTS[name], asked.seeds, asked.first)
+            options = VARIANTS[name] | {"refit": not asked.no_refit}
+            found = accuracies(data, options, range(asked.first, asked.first + asked.seeds))
             base = found if name == "written" else base
             line: dict[str, Any] = {"data": data, "variant": name, "accuracy": found}
             line["median"] = statistics.median(found)

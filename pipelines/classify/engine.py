@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipelines.classify.components import Components
 from pipelines.classify.examples import Batch, Examples, loss, mixed_loss, tensors
 from pipelines.classify.metrics import ConformalSets, fit_temperature
 from pipelines.classify.options import architecture, model_info
@@ -55,6 +56,7 @@ class Fitted:
         module: the model; None for a baseline.
         baseline: one of ``baselines``; None for a trained model.
         tokeniser: of VSFormer.
+        components: of VSFormer, added to the variables once these are standardised.
         sizes: what the model was built with, JSON-ready.
         temperature: logits are divided by it.
         sets: conformal sets from the held-out part of the training series; None without one.
@@ -70,6 +72,7 @@ class Fitted:
     module: nn.Module | None = None
     baseline: Any = None
     tokeniser: Tokeniser | None = None
+    components: Components | None = None
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
     sets: ConformalSets | None = None
@@ -90,7 +93,12 @@ class Fitted:
                 found=f"{len(data.variables)} ({', '.join(data.variables[:6])})",
                 expected=f"{len(self.variables)} ({', '.join(self.variables[:6])})",
             )
-        return [self.scaler.apply(one) for one in data.series]
+        return [self.prepared(one) for one in data.series]
+
+    def prepared(self, one: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A series (V, T) in the model's units, with the components where the model has some."""
+        scaled = self.scaler.apply(one)
+        return scaled if self.components is None else self.components.extend(scaled)
 
     def numbers(self, data: LabelledSeries) -> NDArray[np.int64]:
         """Classes of labelled series by number.
@@ -147,6 +155,10 @@ class Fitted:
         stored = {f"model.{name}": tensor for name, tensor in self.module.state_dict().items()}
         if self.tokeniser is not None:
             stored |= {f"tokens.{name}": value for name, value in tensors(self.tokeniser.arrays()).items()}
+        if self.components is not None:
+            stored |= tensors(
+                {"components.matrix": self.components.matrix, "components.centre": self.components.centre}
+            )
         if self.sets is not None:
             stored["sets.scores"] = torch.from_numpy(self.sets.scores)
         config = {
@@ -167,7 +179,7 @@ class Fitted:
         module = copy.deepcopy(self.module).cpu().eval()
         length = max(2 * (self.tokeniser.motifs.length if self.tokeniser else 0), int(self.sizes["length"]))
         generator = np.random.default_rng(0)
-        series = [generator.normal(size=(len(self.variables), length)).astype(np.float32) for _ in range(2)]
+        series = [generator.normal(size=(self.sizes["variables"], length)).astype(np.float32) for _ in range(2)]
         return module, Examples(series, np.zeros(2, np.int64), self.tokeniser).inputs(0, 2), "logits"
 
 
@@ -233,23 +245,26 @@ def _trained(c: Classifier, part: LabelledSeries, fitting: NDArray[np.int64], he
     """A model of some of the series; the others, if any, say after which epoch it is best."""
     numbers = np.array([part.classes.index(label) for label in part.labels or ()])
     scaler = Standardiser.fit([part.series[i] for i in fitting])
-    chosen = [scaler.apply(part.series[i]) for i in fitting]
     fitted = Fitted(c.model, part.classes, part.variables, scaler)
     fitted.sizes = _sizes(part, fitting)
     arch = architecture(c.model, c.arch)
+    if c.model == "vsformer":
+        fitted.components = Components.fit([scaler.apply(part.series[i]) for i in fitting], arch["components"])
+        fitted.sizes["variables"] += len(fitted.components)
+    chosen = [fitted.prepared(part.series[i]) for i in fitting]
     versions, short = copies(chosen, arch["warps"], seed=c.seed)
     notes = [*scaler.notes, *([short] if short else [])]
     if c.model == "vsformer":
         sizes = {"length": arch["motif"], "count": arch["motifs"], "most": arch["tokens"]}
         fitted.tokeniser = Tokeniser.fit(chosen, numbers[fitting], **sizes, seed=c.seed, names=part.classes)
-        notes += fitted.tokeniser.notes
+        notes += [*(fitted.components.notes if fitted.components else ()), *fitted.tokeniser.notes]
     torch.manual_seed(c.seed)
     module = fitted.module = build(c, fitted).to(_device(c))
     for note in notes:
         c.run.say(f"note: {note}")
     repeat = max(1, math.ceil(_LEAST_STEPS * c.train.batch_size / len(fitting)))
     examples = Examples(chosen, numbers[fitting], fitted.tokeniser, copies=versions, repeat=repeat)
-    apart = [scaler.apply(part.series[i]) for i in held]
+    apart = [fitted.prepared(part.series[i]) for i in held]
     scored = Examples(apart, numbers[held], fitted.tokeniser) if apart else None
     fitted.training = _train(c, module, examples, scored)
     module.eval()
@@ -371,13 +386,8 @@ def restore(c: Classifier, tensors: dict[str, Tensor], config: dict[str, Any]) -
         notes=tuple(config["fit_notes"]),
         origin="a saved model",
     )
-    arrays = {n.removeprefix("tokens."): t.numpy() for n, t in tensors.items() if n.startswith("tokens.")}
     if c.model == "vsformer":
-        if not arrays:
-            raise WeightsError("these weights hold no tokens", where="vsformer")
-        fitted.tokeniser = Tokeniser.restored(
-            arrays, variables=fitted.sizes["variables"], classes=fitted.sizes["classes"]
-        )
+        fitted.tokeniser, fitted.components = _restored(tensors, fitted.sizes)
     module = build(c, fitted)
     state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     module.load_state_dict(check_shapes(module, state, name=c.model))
@@ -385,6 +395,15 @@ def restore(c: Classifier, tensors: dict[str, Tensor], config: dict[str, Any]) -
     if "sets.scores" in tensors:
         fitted.sets = ConformalSets(tensors["sets.scores"].numpy())
     return fitted
+
+
+def _restored(stored: dict[str, Tensor], sizes: dict[str, Any]) -> tuple[Tokeniser, Components]:
+    arrays = {n.removeprefix("tokens."): t.numpy() for n, t in stored.items() if n.startswith("tokens.")}
+    parts = [stored.get(f"components.{name}") for name in ("matrix", "centre")]
+    if not arrays or parts[0] is None or parts[1] is None:
+        raise WeightsError("these weights hold no tokens", where="vsformer", cure="fit the model anew")
+    tokeniser = Tokeniser.restored(arrays, variables=sizes["variables"], classes=sizes["classes"])
+    return tokeniser, Components(parts[0].numpy(), parts[1].numpy())
 
 
 def test_part(data: LabelledSeries) -> LabelledSeries:

@@ -62,6 +62,8 @@ class ArchOptions:
     """vsformer: motifs a class and variable (3)."""
     tokens: int | None = None
     """vsformer: tokens of each branch at most, those of the largest priors (384)."""
+    components: int | None = None
+    """vsformer: whitened principal components that are added to the variables, at most; 0 adds none (64)."""
     form: Literal["product", "log"] | None = None
     """vsformer: scores times priors as the paper writes it, or plus their logarithm (product)."""
     tsi: bool | None = None
@@ -128,6 +130,7 @@ _INFOS = (
             motif=None,
             motifs=3,
             tokens=384,
+            components=64,
             form="product",
             tsi=True,
             token_dropout=0.5,
@@ -201,8 +204,8 @@ def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
 
 
 def _check_values(chosen: Mapping[str, Any]) -> None:
-    for key in ("d_model", "n_heads", "layers", "d_ff", "motif", "motifs", "tokens", "warps"):
-        value, least = chosen.get(key), 0 if key == "warps" else 1
+    for key in ("d_model", "n_heads", "layers", "d_ff", "motif", "motifs", "tokens", "warps", "components"):
+        value, least = chosen.get(key), 0 if key in ("warps", "components") else 1
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -42,13 +42,21 @@ def predict(c: Classifier, data: LabelledSeries) -> Classification:
         model=c.model,
         interval=c.interval,
         provenance=c.provenance(data.source),
-        series=data.series,
-        variables=data.variables,
+        series=_with_components(fitted, data),
+        variables=(*data.variables, *(fitted.components.names() if fitted.components else ())),
         truth=data.labels,
         shapes=explain(fitted, shown) if fitted.tokeniser is not None else (),
         notes=tuple(dict.fromkeys(notes)),
         facts=facts(data),
     )
+
+
+def _with_components(fitted: Fitted, data: LabelledSeries) -> tuple[NDArray[np.float32], ...]:
+    """The series in their own units, and below them the components, which shapes may lie in."""
+    if not fitted.components:
+        return data.series
+    count = len(data.variables)
+    return tuple(np.concatenate([one, fitted.prepared(one)[count:]]) for one in data.series)
 
 
 def _short(fitted: Fitted, data: LabelledSeries) -> list[str]:
@@ -133,7 +141,8 @@ def _shapes_of(
         variable = int(motifs.variable[p])
         window = one[variable, begin : begin + motifs.length].astype(np.float64)
         laid = motifs.values[p] * window.std() + window.mean()
-        mean, deviation = fitted.scaler.mean[variable], fitted.scaler.deviation[variable]
+        own = variable < len(fitted.variables)  # a component has no other units than the model's
+        mean, deviation = (fitted.scaler.mean[variable], fitted.scaler.deviation[variable]) if own else (0.0, 1.0)
         prior, label = float(fitted.tokeniser.shape_prior[p]), fitted.classes[int(motifs.label[p])]
         shapes.append(Shape(variable, begin, laid * deviation + mean, prior, float(fall[p]), label))
     return tuple(shapes)

@@ -22,7 +22,7 @@ __all__ = ["VSFormerClassifier"]
 
 _ARCH = (
     *("motif", "motifs", "tokens", "form", "tsi", "d_model", "n_heads", "layers", "d_ff", "dropout", "token_dropout"),
-    *("warps", "mixup"),
+    *("components", "warps", "mixup"),
 )
 _TRAIN = ("epochs", "batch_size", "learning_rate", "patience", "schedule", "weight_decay", "max_steps")
 
@@ -48,6 +48,8 @@ class VSFormerClassifier(NeuralClassifier):
         Motifs a class and variable.
     tokens : int, optional
         Motifs, and intervals, that are kept at most, those of the largest priors; by default 384.
+    components : int, optional
+        Whitened principal components that are added to the variables, at most; 0 adds none; by default 64.
     form : str, default="product"
         "product" (scores times priors, as in the paper) or "log" (plus their logarithm); read by prior_enhanced only.
     tsi : bool, default=True
@@ -134,6 +136,7 @@ class VSFormerClassifier(NeuralClassifier):
         motif: int | None = None,
         motifs: int = 3,
         tokens: int | None = None,
+        components: int | None = None,
         form: str = "product",
         tsi: bool = True,
         d_model: int | None = None,
@@ -159,6 +162,7 @@ class VSFormerClassifier(NeuralClassifier):
         self.motif = motif
         self.motifs = motifs
         self.tokens = tokens
+        self.components = components
         self.form = form
         self.tsi = tsi
         self.d_model = d_model

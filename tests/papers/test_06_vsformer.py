@@ -89,12 +89,14 @@ def test_motifs_stand_apart_and_ties_go_to_the_first() -> None:
     assert pick(np.array([np.inf, np.inf]), 2, 4) == []
 
 
-@pytest.mark.parametrize(("lengths", "expected"), [([100] * 3, 14), ([7, 12, 29], 5), ([4, 90], 4), ([2, 2], 2)])
+@pytest.mark.parametrize(("lengths", "expected"), [([100] * 3, 14), ([7, 12, 29], 5), ([4, 90], 4)])
 def test_the_length_of_a_motif_follows_the_series(lengths: list[int], expected: int) -> None:
     assert motif_length(lengths) == expected
 
 
 def test_impossible_motifs_are_refused() -> None:
+    with pytest.raises(InputError, match=r"too short to have shapes. Found: at most 2 steps"):
+        motif_length([2, 2])
     with pytest.raises(ConfigError, match=r"arch.motif: no such motif length. Found: 40. Expected: 3 to 30"):
         motif_length([30, 20], 40)
     short = [np.zeros((1, 4), np.float32), np.zeros((1, 30), np.float32)]
