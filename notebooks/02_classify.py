@@ -29,8 +29,8 @@ print("classes:  ", ", ".join(watch.classes))
 
 # %% [markdown]
 # Two whole people are the test part: a model that has seen a person's other exercises would look better than it is.
-# Motifs, priors, scales and the warped copies come from the training part alone; two more people are held out of it to
-# choose the epoch, to calibrate the probabilities and to size the conformal sets.
+# Motifs, priors, scales and the warped copies come from the training part alone. Two more people are first held out of
+# it to calibrate the probabilities and to size the conformal sets; then the model is trained on all eight.
 
 # %%
 split = by_group(watch, share=0.2, seed=2021)

@@ -201,9 +201,9 @@ def check_labels(data: LabelledSeries) -> None:
 
 
 def fit(c: Classifier, data: LabelledSeries) -> Fitted:
-    """Train on the training part; epoch, temperature and conformal sets come from a held-out fifth of it.
+    """Train on the training part; temperature and conformal sets come from a held-out fifth of it, the epoch too.
 
-    With ``refit`` the model is then trained once more, on the whole training part for as many epochs as were best.
+    With ``refit`` the model is then trained once more, on the whole training part and for all epochs of the recipe.
     """
     check_labels(data)
     part = data.subset(training_part(data))
@@ -228,15 +228,18 @@ def fit(c: Classifier, data: LabelledSeries) -> Fitted:
 
 
 def _again(c: Classifier, part: LabelledSeries, first: Fitted) -> Fitted:
-    """The same model on the whole training part, calibrated by the one that had not seen the held-out series."""
-    epochs = max(1, int(first.training["best_epoch"]))
-    twin = c.clone(train=dataclasses.replace(c.train, epochs=epochs, patience=0))
+    """The same model on the whole training part, calibrated by the one that had not seen the held-out series.
+
+    It runs through all epochs, to the end of the falling step size: a fifth of some tens of series chooses among epochs
+    with more noise than the last ones differ by.
+    """
+    twin = c.clone(train=dataclasses.replace(c.train, patience=0))
     twin.run = dataclasses.replace(c.run, before_training=None)
     every = np.arange(len(part))
     fitted = _trained(twin, part, every, every[:0])
     fitted.temperature, fitted.sets = first.temperature, first.sets
     fitted.training |= {"chosen_by": first.training}
-    note = f"trained again on all {len(part)} series for {epochs} epochs; calibration is that of the first training"
+    note = f"trained again on all {len(part)} series; the calibration is that of the first training"
     fitted.notes = (*fitted.notes, note)
     return fitted
 
@@ -282,7 +285,8 @@ def _divided(c: Classifier, part: LabelledSeries) -> Holdout:
         said = f"no training series is held out, for {why}: all epochs are trained, probabilities are not calibrated"
         return Holdout(every, every[:0], (said,))
     found = holdout(part, every, 0.2, seed=c.seed)
-    said = f"{len(found.validation)} of {len(part)} training series are held out to choose the epoch and to calibrate"
+    purpose = "to calibrate, before all are trained on" if c.refit else "to choose the epoch and to calibrate"
+    said = f"{len(found.validation)} of {len(part)} training series are held out {purpose}"
     return found._replace(notes=(said, *found.notes))
 
 

@@ -1,7 +1,7 @@
 """The protocol of classification: every test series is counted once, beside baselines fitted on the same training part.
 
-The official split where there is one, else folds that cut through no group. The model's epoch, temperature and
-conformal sets come from a held-out fifth of each training part; no test series is seen before it is judged.
+The official split where there is one, else folds that cut through no group. Temperature and conformal sets (without
+refit also the epoch) come from a held-out fifth of each training part; no test series is seen before it is judged.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _summary(
         sizes["groups"] = len(np.unique(groups))
     return Evaluation(
         model=c.model,
-        protocol=f"{protocol}, every test series counted once, model chosen on a held-out fifth of the training part",
+        protocol=f"{protocol}, every test series counted once, {_how(c)}",
         data=data.source,
         metrics=figures(own.probabilities, truth),
         counts=sizes,
@@ -177,6 +177,15 @@ def _summary(
         figures=_figures(own, truth, classes),
         largest=True,
     )
+
+
+def _how(c: Classifier) -> str:
+    """What the held-out fifth of a training part is for."""
+    if MODELS[c.model].baseline:
+        return "fitted on the whole training part"
+    if c.refit:
+        return "calibrated on a held-out fifth of the training part, then trained on all of it"
+    return "model chosen and calibrated on a held-out fifth of the training part"
 
 
 def _details(c: Classifier, own: Answers, truth: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Classifier(FittedPipeline["Fitted"]):
         columns: which column of a long table plays which part (a SeriesColumns, or a dict of its fields).
         arch: size and shape of the model (an ArchOptions, or a dict of its fields).
         train: how the model is fitted (a TrainOptions, or a dict of its fields).
-        refit: train once more on all training series once held-out ones have chosen the epoch and calibrated.
+        refit: train once more, on all training series and through all epochs, once held-out ones have calibrated.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         seed: of weights, order, dropout and the held-out series.

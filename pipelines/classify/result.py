@@ -28,7 +28,7 @@ class Shape:
     """One motif that spoke for the predicted class of a series.
 
     Args:
-        variable: number of the variable that it lies in.
+        variable: number of the variable that it lies in; those after the last one are components, of unit variance.
         begin: first step.
         values: (w,) the motif in the units of the series, laid over its match.
         prior: of its token, 0 to 1.
@@ -48,6 +48,7 @@ class Shape:
 class Classification(Result):
     """Labels, probabilities and conformal sets of N series.
 
+    ``series`` and ``variables`` end with the model's components, where it has some.
     ``frame`` has the columns ``id``, ``label``, ``p(CLASS)`` for every class, and ``set`` (labels joined by "|").
     """
 

@@ -32,9 +32,10 @@ class VSFormerClassifier(NeuralClassifier):
 
     The motifs of every class and variable come from the matrix profile of the training series, and each motif and
     interval has a prior: how well it alone tells the classes apart. Variables are standardised by the training series.
-    A fifth of each class's training series is held out: it chooses the epoch, calibrates the probabilities
-    (temperature) and gives the label sets of `predict_sets`. Series may be of unequal length and are never padded;
-    missing values are never filled: no motif is looked for across them, statistics leave them out.
+    Whitened principal components of the variables are added to them. A fifth of each class's training series is first
+    held out: it calibrates the probabilities (temperature) and gives the label sets of `predict_sets`; then the model
+    is trained on all of them. Series may be of unequal length and are never padded; missing values are never filled:
+    no motif is looked for across them, statistics leave them out.
 
     The first search for motifs compiles for half a minute; compiled code and found motifs are kept on disk.
 
@@ -77,7 +78,7 @@ class VSFormerClassifier(NeuralClassifier):
     learning_rate : float, optional
         Step size of Adam; by default 0.002.
     patience : int, optional
-        Stop after so many epochs without a better held-out loss; 0 never stops early; by default 15.
+        Stop the first training after so many epochs without a better held-out loss; 0 never does; by default 15.
     schedule : str, optional
         Step size over the epochs: "cosine", "halve" or "constant"; by default "cosine".
     weight_decay : float, optional
@@ -98,7 +99,7 @@ class VSFormerClassifier(NeuralClassifier):
     n_classes_ : int
         Number of labels.
     notes_ : tuple of str
-        What was done to the data, counted; each is also a warning, but for the series that are always held out.
+        What was done to the data, counted; each is also a warning, but for what happens at every fit.
     training_ : dict
         Epochs, steps, losses, numbers of series.
     temperature_ : float

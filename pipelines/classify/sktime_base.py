@@ -28,8 +28,8 @@ class NeuralClassifier(BaseClassifier):
 
     Subclasses give `_pipeline` (the unfitted pipeline of their settings); every constructor argument is only stored.
 
-    Attributes after fit: `notes_` (everything that was done to the data, counted; each is also a warning, but for the
-    series that are always held out), `training_` (epochs, steps, losses), `temperature_`, `classifier_` (the pipeline).
+    Attributes after fit: `notes_` (everything that was done to the data, counted; each is also a warning, but for what
+    happens at every fit), `training_` (epochs, steps, losses), `temperature_`, `classifier_` (the pipeline).
     """
 
     _tags: ClassVar[dict[str, Any]] = {
@@ -87,8 +87,8 @@ class NeuralClassifier(BaseClassifier):
         self.temperature_ = state.temperature
         self._variables = data.variables if isinstance(X, list) else None
         self.notes_ = tuple(dict.fromkeys([*state.notes, *self._short(data)]))
-        # That a fifth is held out first is the rule and is documented: a warning at each fit would hide the others.
-        usual = "training series are held out to choose", "trained again on all"
+        # What happens at every fit is documented: a warning each time would hide the others.
+        usual = "training series are held out to calibrate", "trained again on all", "whitened principal components"
         self._warn(note for note in self.notes_ if not any(text in note for text in usual))
         return self
 
@@ -156,7 +156,8 @@ class NeuralClassifier(BaseClassifier):
         Returns
         -------
         list of n lists of pipelines.classify.result.Shape
-            Each with `variable` (its number), `begin` (its first step), `values` (the motif in the units of X, laid
+            Each with `variable` (its number; those after the last variable are components, in units of their own
+            deviation), `begin` (its first step), `values` (the motif in the units of X, laid
             over its match), `prior`, `weight` (the fall in log-odds without it) and `label` (one of `classes_`).
 
         Raises
