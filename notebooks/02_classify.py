@@ -19,9 +19,9 @@
 import numpy as np
 
 from pipelines import Classifier
-from pipelines.classify.engine import by_group
+from pipelines.classify.engine import by_group, test_part
 
-classifier = Classifier(model="vsformer", train={"epochs": 12}, seed=2021)
+classifier = Classifier(model="vsformer", train={"epochs": 10}, seed=2021)
 watch = classifier.read("watch")
 print(f"{len(watch)} series of {len(set(watch.groups))} people, {watch.lengths.min()} to {watch.lengths.max()} steps")
 print("variables:", ", ".join(watch.variables))
@@ -71,7 +71,7 @@ answers.plot()
 # %%
 live = Classifier(model="lmuformer", train={"epochs": 4}, seed=2021).fit(split)
 stream = live.stream()
-one = answers.series[0]
+one = test_part(split).series[0]
 for step, (label, shares) in enumerate(stream.run(one.T), start=1):
     if step % (one.shape[1] // 5) == 0:
         print(f"after {step:>4} steps: {label} ({shares.max():.2f})")
@@ -85,4 +85,4 @@ print("largest difference to the whole series at once:", f"{np.abs(whole - share
 # %%
 for attention in ("prior_enhanced", "softmax"):
     small = Classifier(attention=attention, train={"epochs": 3}, arch={"warps": 2}, protocol="official").fit(split)
-    print(f"{attention:>15}  accuracy {small.evaluate(split).metrics['accuracy']:.3f} after three epochs")
+    print(f"{attention:>15}  accuracy {small.evaluate(split).metrics['accuracy']:.3f} of a small one")
