@@ -30,6 +30,7 @@ __all__ = ["Matches", "Motifs", "find_motifs", "match", "matrix_profile", "motif
 Floats = NDArray[np.float32]
 #: Points of one class and variable that are searched at most: the search takes quadratic time.
 MOST_POINTS = 20_000
+_MOST_AT_ONCE = 1_000_000  # numbers in the windows of one variable
 _FLAT = 1e-6  # a window whose deviation is below has no shape
 
 
@@ -289,45 +290,60 @@ def match(motifs: Motifs, series: Sequence[Floats]) -> Matches:
     start = np.full((len(series), P), -1, np.int64)
     distance = np.full((len(series), P), np.nan, np.float32)
     level = np.zeros((len(series), P, 2), np.float32)
-    squares = np.square(motifs.values, dtype=np.float64).sum(-1)  # w, or 0 of a flat one
-    by_variable = {int(v): np.flatnonzero(motifs.variable == v) for v in np.unique(motifs.variable)}
-    for n, one in enumerate(series):
-        if one.shape[1] < length:
-            continue
-        for variable, members in by_variable.items():
-            found = _nearest(motifs.values[members], squares[members], one[variable].astype(np.float64))
-            if found is not None:
-                start[n, members], distance[n, members] = found
-                windows = sliding_window_view(one[variable], length)[found[0]]
-                values[n, members] = normalised(windows)
-                level[n, members] = np.stack([windows.mean(-1), windows.std(-1)], axis=-1)
+    by_variable = [(int(v), np.flatnonzero(motifs.variable == v)) for v in np.unique(motifs.variable)]
+    for alike in _of_one_length(series, length):
+        stacked = np.stack([series[n] for n in alike])
+        for variable, members in by_variable:
+            rows, place = stacked[:, variable], np.ix_(alike, members)
+            found, distance[place] = _nearest(motifs.values[members], rows.astype(np.float64))
+            start[place] = found
+            windows = sliding_window_view(rows, length, axis=1)[np.arange(len(rows))[:, None], np.maximum(found, 0)]
+            there = (found >= 0)[..., None]
+            values[place] = np.where(there, normalised(windows), 0.0)
+            level[place] = np.where(there, np.stack([windows.mean(-1), windows.std(-1)], axis=-1), 0.0)
     return Matches(values, start, distance, level)
 
 
-def _nearest(
-    shapes: Floats, squares: NDArray[np.float64], row: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Start and distance of the window of one variable that is nearest to each shape; None where none is whole.
+def _of_one_length(series: Sequence[Floats], least: int) -> list[NDArray[np.int64]]:
+    """Places of series of equal length, not too many at a time; those without a window are left out."""
+    lengths = np.array([one.shape[1] for one in series])
+    parts: list[NDArray[np.int64]] = []
+    for length in np.unique(lengths[lengths >= least]):
+        places = np.flatnonzero(lengths == length)
+        size = max(1, _MOST_AT_ONCE // int(length * least))
+        parts += [places[i : i + size] for i in range(0, len(places), size)]
+    return parts
+
+
+def _nearest(shapes: Floats, rows: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Start and distance (n, P) of the window of each row (n, T) that is nearest to each shape (P, w).
 
     ||a - b||^2 = |a|^2 + |b|^2 - 2 a.b of z-normalised windows, where a shape's mean is zero, so that its product with
-    a window is that with the raw window over the window's deviation: no window is normalised to be looked at.
+    a window is that with the raw window over the window's deviation: no window is normalised to be looked at. A row
+    without a whole window has -1 and NaN.
     """
     length = shapes.shape[1]
-    missing = np.isnan(row)
-    row = np.where(missing, 0.0, row - np.nanmean(row) if not missing.all() else 0.0)
-    sums = [np.concatenate([[0.0], np.cumsum(column)]) for column in (row, row * row, missing)]
-    total, square, gaps = (column[length:] - column[:-length] for column in sums)
-    whole = np.flatnonzero(gaps == 0)
-    if len(whole) == 0:
-        return None
-    mean = total[whole] / length
-    deviation = np.sqrt(np.maximum(square[whole] / length - mean**2, 0.0))
+    missing = np.isnan(rows)
+    count = np.maximum((~missing).sum(1, keepdims=True), 1)
+    filled = np.where(missing, 0.0, rows)
+    rows = np.where(missing, 0.0, rows - filled.sum(1, keepdims=True) / count)
+    total, square, gaps = (_window_sums(column, length) for column in (rows, rows * rows, missing))
+    whole, mean = gaps == 0, total / length
+    deviation = np.sqrt(np.maximum(square / length - mean**2, 0.0))
     flat = ~(deviation > _FLAT * np.maximum(1.0, np.abs(mean)))
-    products = sliding_window_view(row, length)[whole] @ shapes.T.astype(np.float64)  # (windows, shapes)
-    products /= np.where(flat, np.inf, deviation)[:, None]
-    squared = np.where(flat, 0.0, length)[:, None] + squares - 2 * products
-    best = squared.argmin(0)
-    return whole[best], np.sqrt(np.maximum(squared[best, np.arange(len(shapes))], 0.0))
+    squared = sliding_window_view(rows, length, axis=1) @ shapes.T.astype(np.float64)  # (n, windows, P)
+    squared *= (-2.0 / np.where(flat, np.inf, deviation))[..., None]
+    squared += np.where(flat, 0.0, length)[..., None] + np.square(shapes, dtype=np.float64).sum(-1)
+    squared[~whole] = np.inf
+    best = squared.argmin(1)
+    nearest = np.sqrt(np.maximum(np.take_along_axis(squared, best[:, None], 1)[:, 0], 0.0))
+    none = ~np.isfinite(nearest)
+    return np.where(none, -1, best), np.where(none, np.nan, nearest)
+
+
+def _window_sums(rows: NDArray[Any], length: int) -> NDArray[np.float64]:
+    running = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
+    return running[:, length:] - running[:, :-length]
 
 
 # Kept on disk ---------------------------------------------------------------------------------------------------------

@@ -29,21 +29,19 @@ def parity() -> float:
 
     torch.manual_seed(0)
     ours, peer = build("prior_enhanced", 32, 4), nn.MultiheadAttention(32, 4, batch_first=True)
-    state = {name.removeprefix("_").replace("in_proj", "qkv"): value for name, value in peer.state_dict().items()}
-    own = dict(ours.named_parameters())
+    state, parts = ours.state_dict(), ("query", "key", "value")
     with torch.no_grad():
-        for name, parameter in own.items():
-            kind = name.rsplit(".", 1)[-1]
-            parameter.copy_(state[f"out_proj.{kind}" if parameter.shape[0] == 32 else f"qkv_{kind}"])
+        peer.in_proj_weight.copy_(torch.cat([state[f"{part}_projection.weight"] for part in parts]))
+        peer.in_proj_bias.copy_(torch.cat([state[f"{part}_projection.bias"] for part in parts]))
+        peer.out_proj.load_state_dict({kind: state[f"out_projection.{kind}"] for kind in ("weight", "bias")})
         x = torch.randn(2, 50, 32)
         return float((ours(x, prior=torch.ones(2, 50)).y - peer(x, x, x, need_weights=False)[0]).abs().max())
 
 
 def _fitted(name: str = "BasicMotions"):
-    import numpy as np
-
     from pipelines import Classifier
     from pipelines.classify import engine
+    from pipelines.classify.components import Components
     from pipelines.classify.examples import Examples
     from pipelines.classify.tokens import Tokeniser
     from pipelines.data.datasets.classification import Standardiser
@@ -51,10 +49,11 @@ def _fitted(name: str = "BasicMotions"):
     c = Classifier()
     data = c.read(name)
     scaler = Standardiser.fit(list(data.series))
-    series, labels = [scaler.apply(one) for one in data.series], np.array([data.classes.index(x) for x in data.labels])
-    tokeniser = Tokeniser.fit(series, labels)
-    fitted = engine.Fitted("vsformer", data.classes, data.variables, scaler, tokeniser=tokeniser)
-    fitted.sizes = {"variables": len(data.variables), "classes": len(data.classes)}
+    components = Components.fit([scaler.apply(one) for one in data.series])
+    fitted = engine.Fitted("vsformer", data.classes, data.variables, scaler, components=components)
+    series, labels = fitted.scaled(data), fitted.numbers(data)
+    tokeniser = fitted.tokeniser = Tokeniser.fit(series, labels)
+    fitted.sizes = {"variables": len(series[0]), "classes": len(data.classes)}
     fitted.module = engine.build(c, fitted)
     return fitted, data, Examples(series, labels, tokeniser)
 
@@ -69,7 +68,7 @@ def step_ratio(repeats: int, name: str) -> dict[str, float]:
     fitted, data, examples = _fitted(name)
     model = fitted.module.train()
     tokens = len(model.shape_prior) + len(model.value_prior)
-    layer = nn.TransformerEncoderLayer(32, 4, 64, 0.1, "gelu", batch_first=True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True, norm_first=True)
     plain = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).train()
     head = nn.Linear(32, len(data.classes))
     batch = examples.__getitems__(list(range(16)))
@@ -101,7 +100,8 @@ def predicted_per_second(repeats: int, name: str) -> float:
     """Series a second from standardised steps to probabilities, tokens included."""
     fitted, data, _ = _fitted(name)
     fitted.module.eval()
-    every = data.subset(list(range(len(data))) * max(1, 1000 // len(data)))
+    turns = max(1, 1000 // len(data))
+    every = type(data).of([one for _ in range(turns) for one in data.series], variables=data.variables)
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
