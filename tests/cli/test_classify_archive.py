@@ -25,7 +25,10 @@ from pipelines.errors import ConfigError, InputError
 from pipelines.training import run as training_run
 from pipelines.training.options import TrainOptions
 
-SMALL = "--model transformer --arch.d_model 8 --arch.n_heads 2 --arch.d_ff 8 --arch.layers 1 --train.max_steps 4"
+SMALL = (
+    "--model transformer --arch.d_model 8 --arch.n_heads 2 --arch.d_ff 8 --arch.layers 1 "
+    "--train.max_steps 4 --refit false"
+)
 
 
 def carve(name: str, folder: pathlib.Path, *, each: int, known_as: str) -> None:

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines import Classifier
 from pipelines.classify.examples import Examples, loss, mixed_loss
 from pipelines.classify.models.vsformer import VSFormer
 from pipelines.classify.motifs import matrix_profile
 from pipelines.classify.tokens import Tokeniser
 from pipelines.classify.warps import MOST_SERIES, copies, warp
+from pipelines.data.formats.labelled_types import LabelledSeries
+from pipelines.training.options import TrainOptions
 from pipelines.training.threads import compiled_loops
 
 
@@ -136,6 +139,30 @@ def test_a_mechanism_that_takes_one_number_of_tokens_gets_all_of_them() -> None:
     assert kept is None
     assert 0.3 < valid.float().mean() < 0.7
     assert model(**batch).isfinite().all()
+
+
+def test_the_held_out_series_calibrate_and_are_then_trained_on() -> None:
+    generator = np.random.default_rng(0)
+    wave = np.sin(np.arange(40) / 3)
+    series = [(wave * (1 + i % 2) + generator.normal(size=(1, 40))).astype(np.float32) for i in range(20)]
+    data = LabelledSeries.of(series, labels=["low", "high"] * 10)
+    train = TrainOptions(epochs=2, batch_size=16)
+    arch = {"d_model": 8, "d_ff": 8, "n_heads": 2, "warps": 1}
+    once, again = (Classifier(arch=arch, train=train, refit=refit, seed=4).fit(data).state for refit in (False, True))
+    assert (once.training["series"]["train"], once.training["series"]["held_out"]) == (16, 4)
+    assert (again.training["series"]["train"], again.training["series"]["held_out"]) == (20, 0)
+    assert again.temperature == once.temperature
+    np.testing.assert_array_equal(again.sets.scores, once.sets.scores)
+    # Scales come from what a model was trained on.
+    assert not np.allclose(again.scaler.mean, once.scaler.mean)
+
+
+def test_one_series_of_each_class_is_trained_on_and_said() -> None:
+    series = some(3)
+    data = LabelledSeries.of(series, labels=["a", "b", "c"])
+    state = Classifier(model="transformer", train=TrainOptions(epochs=1)).fit(data).state
+    assert state.sets is None
+    assert "there is one of each class" in state.notes[0]
 
 
 def test_compiled_loops_leave_torch_its_threads() -> None:

@@ -158,7 +158,7 @@ class VSFormer(nn.Module):
         >>> tokeniser = Tokeniser.fit(series, np.arange(8) % 2, count=1)
         >>> model = VSFormer(tokeniser.describe(), tokeniser.motifs.length, 2, 2)
         >>> batch = {name: torch.from_numpy(value) for name, value in tokeniser(series).items()}
-        >>> model(**batch).shape
+        >>> model.eval()(**batch).shape
         torch.Size([8, 2])
     """
 
