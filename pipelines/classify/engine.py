@@ -80,12 +80,8 @@ class Fitted:
     notes: tuple[str, ...] = ()
     origin: str = ""
 
-    def scaled(self, data: LabelledSeries) -> list[NDArray[np.float32]]:
-        """The series in the model's units.
-
-        Raises:
-            InputError: other variables than those it was fitted on.
-        """
+    def check_variables(self, data: LabelledSeries) -> None:
+        """Refuse series of another number of variables than those it was fitted on (InputError)."""
         if len(data.variables) != len(self.variables):
             raise InputError(
                 "these series have other variables than the model",
@@ -93,6 +89,14 @@ class Fitted:
                 found=f"{len(data.variables)} ({', '.join(data.variables[:6])})",
                 expected=f"{len(self.variables)} ({', '.join(self.variables[:6])})",
             )
+
+    def scaled(self, data: LabelledSeries) -> list[NDArray[np.float32]]:
+        """The series in the model's units.
+
+        Raises:
+            InputError: other variables than those it was fitted on.
+        """
+        self.check_variables(data)
         return [self.prepared(one) for one in data.series]
 
     def prepared(self, one: NDArray[np.floating]) -> NDArray[np.float32]:

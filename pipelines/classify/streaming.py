@@ -113,11 +113,5 @@ class Stream:
         from pipelines.classify.reading import read
 
         data = test_part(read(source, self._columns))
-        if len(data.variables) != len(self.variables):
-            raise InputError(
-                "these series have other variables than the model",
-                where=data.source,
-                found=f"{len(data.variables)} ({', '.join(data.variables[:6])})",
-                expected=f"{len(self.variables)} ({', '.join(self.variables[:6])})",
-            )
+        self._fitted.check_variables(data)
         return data.notes, ((name, one.T) for name, one in zip(data.ids, data.series, strict=True))
