@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -65,11 +65,12 @@ class Subject:
         self, grid: tuple[int, ...] | None = None, *, dim: int = DIM, seed: int = 0, **options: Any
     ) -> TokenMixer:
         """The mechanism with seeded weights, for a grid where it wants to know."""
+        size = grid or self.grid
         if self.spec.fixed_length and "length" not in self.options:
-            size = grid or self.grid
             options["length"] = size[0] if len(size) == 1 else size
+        fitting = registry.get(self.spec.name).example_options(size)
         torch.manual_seed(seed)
-        return registry.build(self.spec.name, dim, HEADS, **{**self.options, **options})
+        return registry.build(self.spec.name, dim, HEADS, **{**fitting, **self.options, **options})
 
     def tokens(
         self, grid: tuple[int, ...] | None = None, *, batch: int = BATCH, dim: int = DIM, seed: int = 1
@@ -87,6 +88,15 @@ class Subject:
         for mode in ("train", "eval"):
             torch.manual_seed(2)
             yield mode, mixer.train(mode == "train")
+
+    def branch_seeds(self, function: Callable[[int], Tensor]) -> tuple[int, ...]:
+        """Seeds that lead a function of the seed down different random branches: one where chance has no say, else two.
+
+        Dropout takes another branch with every seed; a coin that falls one way eight times is one in 128.
+        """
+        first, *others = range(4, 12)
+        result = function(first).detach()
+        return (first, *[seed for seed in others if not torch.equal(function(seed).detach(), result)][:1])
 
 
 class LargestTensor(TorchDispatchMode):

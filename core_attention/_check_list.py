@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -63,13 +64,15 @@ def output_shape(subject: Subject) -> str:
 
 
 def parameter_gradients(subject: Subject) -> str:
-    """Each parameter that can learn receives a finite gradient."""
+    """Each parameter that can learn receives a finite gradient, where chance decides in one of its branches."""
     count = 0
     for mode, mixer in subject.modes(subject.build()):
         mixer.zero_grad()
         # A mechanism without parameters still has to let gradients through to x.
-        y = subject.call(mixer, subject.tokens().requires_grad_()).y
-        (y * torch.randn_like(y)).sum().backward()
+        x = subject.tokens().requires_grad_()
+        for seed in subject.branch_seeds(lambda seed, mixer=mixer, x=x: _seeded(subject, mixer, x, seed)):
+            y = _seeded(subject, mixer, x, seed)
+            (y * torch.randn_like(y)).sum().backward()
         wanted = [(name, p) for name, p in mixer.named_parameters() if p.requires_grad]
         without = [name for name, p in wanted if p.grad is None]
         require(not without, f"{mode}: no gradient for {', '.join(without)}")
@@ -88,12 +91,12 @@ def gradients_against_differences(subject: Subject) -> str:
     x = subject.tokens(small, batch=2, dim=dim).double().requires_grad_()
     extras = mixer.example_extras(x.detach())
 
-    def without_context(x: Tensor, *tensors: Tensor) -> Tensor:
-        torch.manual_seed(4)
+    def without_context(seed: int, x: Tensor, *tensors: Tensor) -> Tensor:
+        torch.manual_seed(seed)
         return torch.func.functional_call(mixer, dict(zip(names, tensors, strict=True)), (x,), extras).y
 
-    def with_context(x: Tensor, context: Tensor, *tensors: Tensor) -> Tensor:
-        torch.manual_seed(4)
+    def with_context(seed: int, x: Tensor, context: Tensor, *tensors: Tensor) -> Tensor:
+        torch.manual_seed(seed)
         given = {**extras, "context": context}
         return torch.func.functional_call(mixer, dict(zip(names, tensors, strict=True)), (x,), given).y
 
@@ -103,10 +106,8 @@ def gradients_against_differences(subject: Subject) -> str:
         cases.append((with_context, (x, context, *tensors)))
     for mode, _ in subject.modes(mixer):
         for function, inputs in cases:
-            try:
-                torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
-            except RuntimeError as error:
-                raise CheckFailed(f"{mode}: {str(error).splitlines()[0]}") from error
+            for seed in subject.branch_seeds(lambda seed, f=function, i=inputs: f(seed, *i)):
+                _check_gradients(mode, functools.partial(function, seed), inputs)
     return f"x and {len(names)} parameters"
 
 
@@ -328,6 +329,18 @@ class _OutputOnly(nn.Module):
 
     def forward(self, x: Tensor, extras: dict[str, Tensor]) -> Tensor:
         return self.mixer(x, **extras).y
+
+
+def _seeded(subject: Subject, mixer: TokenMixer, x: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return subject.call(mixer, x).y
+
+
+def _check_gradients(mode: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+    try:
+        torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
+    except RuntimeError as error:
+        raise CheckFailed(f"{mode}: {str(error).splitlines()[0]}") from error
 
 
 def _valid(subject: Subject, y: Tensor, mask: Tensor) -> Tensor:

@@ -149,6 +149,11 @@ class TokenMixer(nn.Module):
             raise MechanismError(f"{self.spec.name} needs {', '.join(missing)} beside x")
         return self.mix(x, **{label: given[label] for label in given if label in allowed}, **extras)
 
+    @classmethod
+    def example_options(cls, grid: tuple[int, ...]) -> dict[str, Any]:
+        """Constructor options for a grid, for the conformance checks; to be overridden where defaults do not fit."""
+        return {}
+
     def example_extras(self, x: Tensor) -> dict[str, Tensor]:
         """Extras that fit x, for the conformance checks; to be overridden where they are not like x itself."""
         generator = torch.Generator().manual_seed(len(self.spec.extras))

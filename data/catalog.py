@@ -127,8 +127,68 @@ _ENTRIES = (
         "acceleration and turning of a smartwatch in 140 shoulder exercises of 10 subjects, 12.5 Hz, 7 classes",
         "folds:10",
     ),
+    Entry(
+        "coffee",
+        "superres",
+        "superres/coffee.png",
+        ColumnOptions(),
+        "CC0",
+        "Rachel Michetti, through scikit-image",
+        "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
+        400,
+        "photograph of a cup on a table, 600 x 400",
+        "whole images",
+    ),
+    Entry(
+        "chelsea",
+        "superres",
+        "superres/chelsea.png",
+        ColumnOptions(),
+        "CC0",
+        "Stefan van der Walt, through scikit-image",
+        "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+        300,
+        "photograph of a cat, 451 x 300",
+        "whole images",
+    ),
+    Entry(
+        "astronaut",
+        "superres",
+        "superres/astronaut.png",
+        ColumnOptions(),
+        "public domain",
+        "NASA, through scikit-image",
+        "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+        512,
+        "portrait of Eileen Collins, 512 x 512",
+        "whole images",
+    ),
+    Entry(
+        "china",
+        "superres",
+        "superres/china.jpg",
+        ColumnOptions(),
+        "CC BY 2.0",
+        "see DATA_LICENSES.md, through scikit-learn",
+        "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
+        427,
+        "photograph of a temple, 640 x 427",
+        "whole images",
+    ),
+    Entry(
+        "muse",
+        "denoise",
+        "hyperspectral/muse.fits",
+        ColumnOptions(),
+        "BSD-3-Clause",
+        "MUSE collaboration and ESO, through mpdaf",
+        "f0ddd7bf914f8dbdb2c517faf1f4894fe47842b969b8ce1f4bb42644f568aa46",
+        250,
+        "MUSE cube of the Ultra Deep Field with the variance of its noise, 250 bands x 30 x 30, 483 to 514 nm",
+        "whole cubes",
+    ),
 )
-_DEMO = {"forecast": "vic_elec", "classify": "watch"}
+_DEMO = {"forecast": "vic_elec", "classify": "watch", "superres": "coffee", "denoise": "muse"}
 
 PUBLIC = (
     PublicSet("ETTh1", "ETTh1.csv", 17_420, 7, "ett-hour", "h", "HUFL"),
@@ -213,6 +273,21 @@ def open_entry(one: Entry | str, *, content: bytes | None = None) -> bytes:
             cure="install the package again",
         )
     return content
+
+
+def sample_path(one: Entry | str) -> pathlib.Path:
+    """Where the file of an embedded set lies, after its sum has been checked.
+
+    Raises:
+        InputError: no such set, or a damaged one.
+
+    Example:
+        >>> sample_path(entry("coffee", "superres")).name
+        'coffee.png'
+    """
+    one = entry(one) if isinstance(one, str) else one
+    open_entry(one)
+    return pathlib.Path(str(resources.files(__package__ or "pipelines.data"))) / "samples" / one.path
 
 
 def read_named(

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.base import Pipeline
     from pipelines.classify.pipeline import Classifier as Classifier
+    from pipelines.denoise.pipeline import Denoiser as Denoiser
     from pipelines.forecast.pipeline import Forecaster as Forecaster
     from pipelines.official import load_official as load_official
+    from pipelines.superres.pipeline import SuperResolver as SuperResolver
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "Forecaster", "__version__", "load", "load_official"]
+__all__ = ["Classifier", "Denoiser", "Forecaster", "SuperResolver", "__version__", "load", "load_official"]
 
 #: Public name -> module; resolved on first use so that importing the package stays light.
 _LAZY = {
     "Classifier": "pipelines.classify.pipeline",
+    "Denoiser": "pipelines.denoise.pipeline",
     "Forecaster": "pipelines.forecast.pipeline",
+    "SuperResolver": "pipelines.superres.pipeline",
     "load_official": "pipelines.official",
 }
 

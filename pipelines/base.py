@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.errors import ConfigError
@@ -111,6 +112,8 @@ class Result(ABC):
 
     provenance: Provenance
     notes: tuple[str, ...]
+    #: Parts of the input that could not be answered, and why; the command line then ends with 1.
+    failures: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def save(self, path: str | Path) -> Path:
@@ -327,6 +330,10 @@ class Pipeline(ABC):
     def is_fitted(self) -> bool:
         """Whether there is a model that can answer."""
         return getattr(self, "_fitted", False)
+
+    def adopt_shipped(self) -> bool:
+        """Take over the weights that ship for these arguments; False where there are none."""
+        return False
 
     @property
     def has_weights(self) -> bool:

@@ -33,6 +33,12 @@ DOMAINS: dict[str, Domain] = {
         "Classifier",
         "classify time series (.ts, .arff, .tsv, NPZ, tables, arrays)",
     ),
+    "superres": Domain(
+        "superres", "pipelines.superres.pipeline", "SuperResolver", "enlarge photographs (PNG, JPEG, WebP, TIFF)"
+    ),
+    "denoise": Domain(
+        "denoise", "pipelines.denoise.pipeline", "Denoiser", "denoise hyperspectral cubes (MATLAB, ENVI, GeoTIFF, FITS)"
+    ),
 }
 
 #: Verbs that every domain has.

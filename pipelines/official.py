@@ -39,6 +39,8 @@ OFFICIAL: dict[str, str] = {
     "nlinear": "pipelines.forecast.models.linear:from_official",
     "dlinear": "pipelines.forecast.models.linear:from_official",
     "lmuformer": "pipelines.classify.models.lmuformer:from_official",
+    "cfsr": "pipelines.superres.models.cfsr:from_official",
+    "hsdt": "pipelines.denoise.models.hsdt:from_official",
 }
 
 
@@ -97,6 +99,24 @@ FINGERPRINTS: dict[str, Fingerprint] = {
             r"block[.]\d+[.]mlp[.]fc1_conv[.]weight",
         ),
         parts={"block": r"block[.](\d+)[.].*"},
+    ),
+    "cfsr": Fingerprint(
+        (
+            r"conv_first[.]weight",
+            r"layers[.]\d+[.]blocks[.]\d+[.]attn[.]a[.]2[.]lkb_reparam[.]weight",
+            r"layers[.]\d+[.]blocks[.]\d+[.]mlp[.]pos[.]weight",
+            r"upsample[.]0[.]weight",
+        ),
+        parts={"block": r"layers[.](\d+[.]blocks[.]\d+)[.].*"},
+    ),
+    "hsdt": Fingerprint(
+        (
+            r"head[.]conv[.].*weight",
+            r"encoder[.]layers[.]\d+[.]conv[.].*weight",
+            r"decoder[.]layers[.]\d+[.]conv[.].*weight",
+            r"tail[.]weight",
+        ),
+        parts={"encoder layer": r"encoder[.]layers[.](\d+)[.].*"},
     ),
 }
 

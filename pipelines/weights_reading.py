@@ -29,7 +29,7 @@ _PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 _MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
 _BITS |= {"I64": 64, "U64": 64, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
-_NESTED = ("state_dict", "model_state_dict", "model", "net", "params")
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "params_ema", "params")
 
 
 def read_file(path: pathlib.Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -108,12 +109,12 @@ _MIXED_BY = {"lmuformer": "legendre"}
 def _papers(_: Any) -> tuple[list[Row], str]:
     """Every paper that is implemented: from the mechanisms' registry and the domains' model lists."""
     import core_attention
-    from pipelines.classify.options import MODELS as CLASSIFIERS
-    from pipelines.forecast.options import MODELS as FORECASTERS
 
     rows: list[Row] = []
-    known = [("forecast", info) for info in FORECASTERS.values()] + [
-        ("classify", info) for info in CLASSIFIERS.values()
+    known = [
+        (domain, info)
+        for domain in DOMAINS
+        for info in importlib.import_module(f"pipelines.{domain}.options").MODELS.values()
     ]
     for domain, info in known:
         if info.paper == "ours":
@@ -125,7 +126,7 @@ def _papers(_: Any) -> tuple[list[Row], str]:
     for name in core_attention.names():
         if name not in covered:
             spec = core_attention.spec(name)
-            command = f"pipelines forecast --model transformer --attention {name}" if spec.grid == (1,) else ""
+            command = f"pipelines forecast --model transformer --attention {name}" if 1 in spec.grid else ""
             rows.append({"paper": f"{spec.paper} ({spec.year})", "mechanism": name, "model": "", "command": command})
     return rows, "Papers"
 

@@ -154,6 +154,8 @@ class Output:
             with tempfile.TemporaryDirectory() as scratch:  # a picture that fails to draw must not leave half a file
                 picture = save_figure(answer.plot(), Path(scratch) / "picture.png").read_bytes()
             beside = sidecar(target, ".png") if self.file is not None else target.with_suffix(".png")
+            if beside == target:  # the answer is a picture itself
+                beside = target.with_suffix(".preview.png")
             self.written.append(atomic_write(beside, picture))
         page, config = self.home / "report.html", self.home / "config.yaml"
         if self.file is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines.base import Pipeline, Run
+from pipelines.base import Pipeline, Result, Run
 from pipelines.cli.output import FOLDER_VERBS, Answer, Output, stem_of, tell, unused
 from pipelines.cli.parser import POSITIONAL, RunOptions, parse, takes_archive, to_yaml
 from pipelines.domains import pipeline_class
@@ -67,7 +67,7 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
         answers = _answers_or_how_to_resume(call, output)
         output.write(answers, title=f"pipelines {domain} {verb}")
     tell(answers, output, as_json=call.options.json)
-    return 0
+    return 1 if any(isinstance(answer, Result) and answer.failures for _, answer in answers) else 0
 
 
 def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace, parser: ArgumentParser) -> Call:
@@ -193,6 +193,9 @@ def _answer(call: Call, source: str, output: Output, part: str) -> Answer:
         return pipeline.evaluate_seeds(source, call.options.seeds)
     if getattr(getattr(call.cls, method), "fits_itself", False):
         return getattr(pipeline, method)(source, **call.method)
+    if pipeline.adopt_shipped():
+        call.run.say("no --checkpoint: the weights that ship are used")
+        return getattr(pipeline, method)(source, **call.method)
     call.run.say("no --checkpoint and no shipped weights: fitting on the training part of the data first")
     pipeline.fit(source)
     output.keep_model(pipeline, part)
@@ -216,9 +219,11 @@ def _export(call: Call) -> int:
     target = prepare_output(call.options.output or f"{call.cls.domain}.{kind}", overwrite=call.options.overwrite)
     pipeline = _open(call)
     if pipeline is None:
-        if not call.sources:
+        pipeline = _new(call)
+        if call.sources:
+            pipeline.fit(call.sources[0])
+        elif not pipeline.adopt_shipped():
             raise ConfigError("nothing to export", where="export", cure="give --checkpoint, or --data to fit on")
-        pipeline = _new(call).fit(call.sources[0])
     parity = pipeline.export(target, format=kind)
     batches = ", ".join(map(str, parity.batches))
     line = (

@@ -8,6 +8,7 @@ read with a keyboard and a screen reader. The same content gives the same bytes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import os
 import pathlib
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Report", "format_value"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_SLIDE = """for (const slider of document.querySelectorAll(".pair input")) {
+  const show = () => slider.closest(".pair").style.setProperty("--cut", slider.value + "%");
+  slider.addEventListener("input", show);
+  show();
+}"""
 NARROW = 900  # pixels: narrower figures are not stretched over the whole page
 
 
@@ -147,12 +153,33 @@ class Report:
             from pipelines.evaluation.plots import to_png_bytes
 
             png = to_png_bytes(figure)
-        if not png.startswith(_PNG) or len(png) < 24:
-            raise InputError("this is not a PNG picture", found=png[:8])
-        width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+        width, height = _png_size(png)
         encoded = base64.b64encode(png).decode("ascii")
         block = {"kind": "figure", "png": encoded, "alt": alt, "caption": caption, "width": width, "height": height}
         return self._add(section, block | {"narrow": width < NARROW})
+
+    def add_comparison(
+        self, before: bytes, after: bytes, alt: str, *, names: tuple[str, str], section: str, caption: str = ""
+    ) -> Self:
+        """Add two pictures of one size, one over the other, with a slider that uncovers the second.
+
+        Args:
+            before, after: PNG bytes.
+            alt: what the pictures show, for readers who cannot see them.
+            names: of the two, at the ends of the slider.
+
+        Raises:
+            InputError: no description, bytes that are not a PNG, or pictures of two sizes.
+        """
+        sizes = [_png_size(png) for png in (before, after)]
+        if not alt.strip():
+            raise InputError("a figure needs a description in words", where="alt", cure="say what it shows")
+        if sizes[0] != sizes[1]:
+            raise InputError("two pictures are compared that differ in size", found=f"{sizes[0]} and {sizes[1]}")
+        coded = {f"png{i}": base64.b64encode(png).decode("ascii") for i, png in enumerate((before, after))}
+        width, height = sizes[0]
+        block = {"kind": "comparison", "alt": alt, "caption": caption, "width": width, "height": height}
+        return self._add(section, block | coded | {"names": list(names)})
 
     def add_notes(self, notes: Sequence[str], *, section: str = "Notes", warning: bool = False) -> Self:
         """Add what was noticed (gaps filled, columns left out); nothing is added for an empty list."""
@@ -184,8 +211,17 @@ class Report:
 
         source = importlib.resources.files("pipelines.evaluation").joinpath("report.html").read_text("utf-8")
         template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+        compares = any(block["kind"] == "comparison" for section in self._sections for block in section["blocks"])
+        digest = base64.b64encode(hashlib.sha256(_SLIDE.encode()).digest()).decode("ascii")
         return template.render(
-            title=self.title, lead=self.lead, headline=self.headline, sections=self._sections, version=__version__
+            title=self.title,
+            lead=self.lead,
+            headline=self.headline,
+            sections=self._sections,
+            version=__version__,
+            # The only script that the page allows itself, known by its sum.
+            policy=f"; script-src 'sha256-{digest}'" if compares else "",
+            script=_SLIDE if compares else "",
         )
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -198,6 +234,13 @@ class Report:
 
         atomic_write(path, self.render())
         return pathlib.Path(path)
+
+
+def _png_size(png: bytes) -> tuple[int, int]:
+    """Width and height."""
+    if not png.startswith(_PNG) or len(png) < 24:
+        raise InputError("this is not a PNG picture", found=png[:8])
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
 def _is_number(cell: object) -> bool:

@@ -23,6 +23,10 @@ LIGHT = [
     *([["forecast", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "backtest")]),
     ["classify", "--help"],
     *([["classify", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "stream")]),
+    ["superres", "--help"],
+    *([["superres", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
+    ["denoise", "--help"],
+    *([["denoise", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "noise")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]

@@ -9,20 +9,23 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core_attention.kernels import _inspect, ops
 from pipelines.classify.models.transformer import SeriesTransformer
+from pipelines.denoise.models.hsdt import make
 from pipelines.domains import DOMAINS
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
+from pipelines.superres.models.cfsr import CFSR
 
 pytestmark = pytest.mark.skipif(_inspect.unavailable() is not None, reason=str(_inspect.unavailable()))
 
-Made = tuple[nn.Module, tuple[Tensor, ...]]
+Made = tuple[nn.Module, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ def _classifier() -> Made:
     return model, (torch.randn(4, 24, 3), torch.ones(4, 24, dtype=torch.bool))
 
 
+def _enlarger() -> Made:
+    """A small CFSR in the training graph."""
+    return CFSR(2, dim=8, depths=(1,)), (torch.rand(1, 3, 12, 10),)
+
+
+def _denoiser() -> Made:
+    """The smallest HSDT, with learned queries."""
+    return make("hsdt_4", num_bands=6), (torch.rand(1, 1, 6, 8, 8), [True] * 11)
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -77,6 +90,9 @@ PATHS: dict[str, tuple[Path, ...]] = {
             {"aggregate_kernel": 1},
         ),
     ),
+    # CFSR's depthwise convolutions are the GPU library's own, HSDT is torch's own operators throughout.
+    "superres": (Path("cfsr", _enlarger, {}, {}),),
+    "denoise": (Path("hsdt", _denoiser, {}, {}),),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (
         Path(

@@ -1,0 +1,1 @@
+"""Hyperspectral denoising: from a noisy cube on disk to a clean one, with figures and a report."""

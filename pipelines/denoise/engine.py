@@ -1,0 +1,193 @@
+"""From clean pictures to a fitted denoiser, and from it to clean numbers, on the scale of 0 to 1."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipelines.denoise.baselines import BASELINES
+from pipelines.denoise.models.hsdt import HSDT, Variant, make
+from pipelines.denoise.noise_level import measure_noise
+from pipelines.denoise.options import architecture, known_model
+from pipelines.errors import ConfigError
+from pipelines.tiling import Plan, plan_tiles
+
+if TYPE_CHECKING:
+    from pipelines.denoise.pipeline import Denoiser
+    from pipelines.denoise.reading import Clean
+
+__all__ = ["Fitted", "build", "fit", "fit_baseline", "from_official", "restore"]
+
+Floats = NDArray[np.floating]
+#: Pixels around a tile that it is told beside its own.
+HALO = 32
+_BYTES_PER_VOXEL = 50  # for each channel of the model, measured
+
+
+@dataclasses.dataclass
+class Fitted:
+    """A denoiser.
+
+    Attributes:
+        name: of the model.
+        module: the net in eval mode on its device, None for a baseline.
+        training: how it was trained.
+        notes: on what it was trained on.
+        origin: where the weights come from.
+    """
+
+    name: str
+    module: HSDT | None = None
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    origin: str = ""
+
+    def plan(self, shape: tuple[int, int, int], *, memory: int, tile: int | None) -> Plan:
+        """Tiles for a cube (D, H, W); a baseline takes the cube whole.
+
+        Args:
+            shape: of the cube.
+            memory: megabytes that a tile and its band of rows may take.
+            tile: rows and columns of a tile instead.
+
+        Raises:
+            ConfigError: not enough memory for a tile.
+        """
+        bands, height, width = shape
+        if self.module is None:
+            if tile is not None:
+                cure = "drop --tile, or take --model hsdt"
+                raise ConfigError(f"{self.name} takes the cube whole", where="tile", found=tile, cure=cure)
+            return plan_tiles(height, width, halo=0, budget=2**62, bytes_per_cell=1)
+        cell = _BYTES_PER_VOXEL * bands * self.module.variant.channels
+        multiple = self.module.multiple
+        if tile is None and height * width * cell <= memory * 1_000_000:
+            return plan_tiles(height, width, halo=0, budget=2**62, bytes_per_cell=1)
+        return plan_tiles(
+            height,
+            width,
+            halo=HALO,
+            budget=memory * 1_000_000,
+            bytes_per_cell=cell,
+            bytes_per_band_cell=12 * bands,
+            multiple=multiple,
+            tile=tile,
+        )
+
+    @torch.no_grad()
+    def clean(self, noisy: Floats, *, sigma: NDArray[np.float64] | None = None, half: bool = False) -> Floats:
+        """Denoise values on the scale of 0 to 1.
+
+        Args:
+            noisy: (D, H, W), finite.
+            sigma: (D,) level of the noise, which baselines want; None estimates it.
+            half: compute in bfloat16.
+        """
+        if self.module is None:
+            levels = np.array(measure_noise(noisy).sigmas) if sigma is None else sigma
+            return BASELINES[self.name](noisy, levels)
+        device = next(self.module.parameters()).device
+        x = torch.from_numpy(np.ascontiguousarray(noisy, np.float32))[None, None].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            y = self.module(x)
+        return y[0, 0].float().cpu().numpy()
+
+    # Stored ---------------------------------------------------------------------------------------------------------
+
+    def to_config(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and how to build the net.
+
+        Raises:
+            ConfigError: a baseline, which has no weights.
+        """
+        if self.module is None:
+            raise ConfigError(f"{self.name} has no weights to keep", where="save", cure="fit hsdt instead")
+        m = self.module
+        config = {
+            "variant": {**dataclasses.asdict(m.variant), "down": list(m.variant.down)},
+            "num_bands": m.num_bands,
+            "attention": m.attention,
+            "num_heads": m.num_heads,
+            "training": self.training,
+            "fit_notes": list(self.notes),
+        }
+        return {name: tensor.cpu().contiguous() for name, tensor in m.state_dict().items()}, config
+
+    def export_parts(self) -> tuple[nn.Module, dict[str, Tensor], str]:
+        """The net on the CPU and two example cubes."""
+        if self.module is None:
+            raise ConfigError(f"{self.name} is no model that can be exported", where="export")
+        module = copy.deepcopy(self.module).cpu().eval()
+        shape = (2, 1, module.num_bands, 4 * module.multiple, 4 * module.multiple)
+        return module, {"x": torch.rand(shape, generator=torch.Generator().manual_seed(0))}, "y"
+
+
+def fit_baseline(name: str) -> Fitted:
+    """A rule that learns nothing."""
+    return Fitted(name, origin="nothing is learned")
+
+
+def fit(d: Denoiser, clean: list[Clean]) -> Fitted:
+    """Train a net on photographs and clean cubes.
+
+    Raises:
+        InputError: too few of them, or none as large as a patch.
+        ConfigError: an option that does not exist or does not fit.
+    """
+    from pipelines.denoise.training import train
+
+    if known_model(d.model).baseline:
+        return fit_baseline(d.model)
+    torch.manual_seed(d.seed)
+    module = build(d)
+    summary = train(d, module, clean)
+    notes = tuple(f"{one.name}: {note}" for one in clean for note in one.notes)
+    return _ready(d, Fitted(d.model, module, training=summary, notes=notes))
+
+
+def build(d: Denoiser) -> HSDT:
+    """A net of a pipeline's options with new weights, as the paper begins: normal ones of Xavier's variance."""
+    arch = architecture(d.model, d.arch)
+    attention = None if d.attention in (None, "guided_spectral") else d.attention
+    module = make(arch["variant"], num_bands=arch["num_bands"], attention=attention, num_heads=arch["heads"])
+    if module.variant.in_channels != 1 or module.variant.rgb:
+        raise ConfigError(
+            "this variant does not denoise a cube alone",
+            where="arch.variant",
+            found=arch["variant"],
+            cure="take hsdt_8, hsdt or hsdt_deep",
+        )
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            nn.init.xavier_normal_(part.weight)
+    return module
+
+
+def _ready(d: Denoiser, fitted: Fitted) -> Fitted:
+    from pipelines.training.distributed import resolve_device
+
+    fitted.module = cast(HSDT, fitted.module).to(resolve_device(d.device)).eval()
+    return fitted
+
+
+def restore(d: Denoiser, tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
+    """Rebuild the fitted state from stored tensors and configuration."""
+    from pipelines.official import check_shapes
+
+    variant = Variant(**{**config["variant"], "down": tuple(config["variant"]["down"])})
+    module = HSDT(variant, num_bands=config["num_bands"], attention=config["attention"], num_heads=config["num_heads"])
+    module.load_state_dict(check_shapes(module, tensors, name=d.model))
+    found = Fitted(d.model, module, training=config["training"], notes=tuple(config["fit_notes"]))
+    found.origin = "a saved model"
+    return _ready(d, found)
+
+
+def from_official(d: Denoiser, module: HSDT, path: object) -> Fitted:
+    """A fitted state around an official checkpoint."""
+    return _ready(d, Fitted("hsdt", module, origin=f"official checkpoint {path}"))

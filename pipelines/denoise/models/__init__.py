@@ -1,0 +1,1 @@
+"""Denoising architectures, one a file."""

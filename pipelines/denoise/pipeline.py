@@ -1,0 +1,265 @@
+"""The public class of hyperspectral denoising: noisy cubes to clean ones, in their own format, scale and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pipelines.base import Evaluation
+from pipelines.denoise.options import CASES, MODELS, TRAINING, ArchOptions, Reading, Scale, architecture, check_values
+from pipelines.errors import ConfigError
+from pipelines.fitted import FittedPipeline
+from pipelines.model_list import check_attention
+from pipelines.training.options import TrainOptions
+from pipelines.values import as_options
+
+if TYPE_CHECKING:
+    from pipelines.denoise.engine import Fitted  # noqa: F401 - the parameter of the base class
+    from pipelines.denoise.noising import NoisyCube
+    from pipelines.denoise.result import Denoised
+
+__all__ = ["Denoiser"]
+
+ENDINGS = (".mat", ".hdr", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin", ".tif", ".tiff", ".h5", ".hdf5")
+MORE_ENDINGS = (".hdf", ".he5", ".nc", ".npy", ".npz", ".fits", ".fit", ".fts")
+
+
+class Denoiser(FittedPipeline["Fitted"]):
+    """Remove noise from hyperspectral cubes: MATLAB, ENVI, GeoTIFF, HDF5, NPY, FITS, of any size and number of bands.
+
+    The answer has the format, type, scale, wavelengths, georeference and no-data voxels of the input. A small blind
+    model (HSDT-S) ships with the package: without ``fit``, ``predict`` and ``evaluate`` take it.
+
+    Args:
+        model: hsdt, or a rule that learns nothing: svd, svd_rank3, svd_non_local_means, non_local_means,
+            total_variation.
+        attention: any mechanism for sequences or grids of three axes in the place of hsdt's guided_spectral.
+        arch: size and shape of the model (an ArchOptions, or a dict of its fields).
+        scale: how values are brought to the scale of 0 to 1: band by band, the whole cube, or none (they are there).
+        outliers: share of the values, at either end, that may lie outside 0 to 1.
+        read: how a cube is read where its file does not say (a Reading, or a dict of its fields).
+        cases: noise cases that ``evaluate`` adds to clean cubes.
+        baselines: whether ``evaluate`` measures the rules beside the model.
+        tile: rows and columns of a tile; default what ``memory`` allows.
+        memory: megabytes that a tile may take.
+        patch: rows and columns of a training piece.
+        patches: training pieces an epoch.
+        train: how the model is fitted (a TrainOptions, or a dict of its fields).
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: 32-true, bf16-mixed, 16-mixed or 64-true; bf16-mixed also denoises in bfloat16.
+        seed: of weights, training pieces, held-out pictures and noise.
+        threads: CPU threads; default what torch takes.
+
+    Raises:
+        ConfigError: when used, for a model or option that does not exist.
+
+    Example:
+        >>> Denoiser(model="svd").model
+        'svd'
+    """
+
+    domain: ClassVar[str] = "denoise"
+    engine: ClassVar[str] = "pipelines.denoise.engine"
+    summary: ClassVar[str] = "Remove noise from hyperspectral cubes (MATLAB, ENVI, GeoTIFF, HDF5, NPY, FITS)."
+    verbs: ClassVar[Mapping[str, str]] = {"noise": "noise"}
+    endings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "predict": (*ENDINGS, *MORE_ENDINGS),
+        "noise": (*ENDINGS, *MORE_ENDINGS),
+    }
+    call_time: ClassVar[frozenset[str]] = frozenset(
+        {"scale", "outliers", "read", "cases", "baselines", "tile", "memory", "patch", "patches", "train"}
+    )
+
+    def __init__(
+        self,
+        *,
+        model: str = "hsdt",
+        attention: str | None = None,
+        arch: ArchOptions = ArchOptions(),  # noqa: B008 - frozen
+        scale: Scale = "band",
+        outliers: float = 0.001,
+        read: Reading = Reading(),  # noqa: B008 - frozen
+        cases: tuple[str, ...] = CASES,
+        baselines: bool = True,
+        tile: int | None = None,
+        memory: int = 2000,
+        patch: int = 32,
+        patches: int = 1600,
+        train: TrainOptions = TRAINING,
+        device: str = "auto",
+        precision: str = "32-true",
+        seed: int = 2021,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.attention = attention
+        self.arch = as_options(ArchOptions, arch, "arch")
+        self.scale = scale
+        self.outliers = outliers
+        self.read = as_options(Reading, read, "read")
+        self.cases = cases
+        self.baselines = baselines
+        self.tile = tile
+        self.memory = memory
+        self.patch = patch
+        self.patches = patches
+        self.train = as_options(TrainOptions, train, "train")
+        self.device = device
+        self.precision = precision
+        self.seed = seed
+        self.threads = threads
+
+    def fit(self, data: Any) -> Self:
+        """Learn from clean cubes, and from photographs that are lifted to cubes, with simulated noise on them.
+
+        Args:
+            data: a folder of cubes and pictures, a file, several of them, or an array (D, H, W).
+
+        Raises:
+            InputError: files that cannot be read, fewer than two, none as large as a patch.
+            ConfigError: an option that does not exist or does not fit.
+        """
+        from pipelines.denoise import engine
+        from pipelines.denoise.reading import clean_sources
+
+        self._check()
+        self.start_torch()
+        rule = MODELS[self.model].baseline
+        self._state = engine.fit(self, [] if rule else clean_sources(self, data))
+        self._fitted = True
+        return self
+
+    def predict(self, inputs: Any) -> Denoised:
+        """Denoise a cube when the result is saved, drawn or asked for its values.
+
+        Args:
+            inputs: a path, the name of an embedded cube, or an array (D, H, W), NaN where there is no value.
+
+        Raises:
+            InputError: a file that is no cube, damaged, or has one band.
+        """
+        from pipelines.denoise.predict import predict
+
+        self._ready("predict")
+        return predict(self, inputs)
+
+    def evaluate(self, data: Any) -> Evaluation:
+        """Add noise to clean cubes, remove it, and compare: PSNR, SSIM, spectral angle, ERGAS, beside the rules.
+
+        Args:
+            data: clean cubes, or photographs that are lifted to cubes: a file, a folder, several, or an array.
+        """
+        from pipelines.denoise.evaluation import evaluate
+
+        self._ready("evaluate")
+        return evaluate(self, data)
+
+    def noise(self, data: Any, case: str = "mixture") -> NoisyCube:
+        """Add simulated noise to a clean cube or photograph, and say what was added: test data for ``predict``.
+
+        Args:
+            data: a clean cube, or a photograph that is lifted to 31 bands.
+            case: gaussian30 (or another level of 255), blind, noniid, stripe, deadline, impulse or mixture.
+
+        Raises:
+            InputError: a file that is no cube, or is not known everywhere.
+            ConfigError: no such case.
+        """
+        from pipelines.denoise.noising import noise
+
+        self._check()
+        check_values(patch=self.patch, patches=self.patches, memory=self.memory, tile=None, cases=(case,))
+        return noise(self, data, case)
+
+    noise.fits_itself = True  # type: ignore[attr-defined]
+
+    def demo(self) -> tuple[Evaluation, Denoised]:
+        """Denoise a lifted photograph under two kinds of noise, and a real cube of the MUSE spectrograph."""
+        from pipelines.data.catalog import entry, sample_path
+
+        self._ready("demo")
+        twin = self.clone(cases=("noniid", "mixture"))
+        twin._state, twin._fitted = self.state, True
+        photograph = sample_path(entry("chelsea", "superres"))
+        return twin.evaluate(photograph), self.predict("demo")
+
+    @classmethod
+    def from_official(cls, path: str | Path, **params: Any) -> Self:
+        """A fitted pipeline around a released HSDT checkpoint; its size is found by its shapes.
+
+        Raises:
+            WeightsError: a file that is not such a checkpoint.
+            ConfigError: a checkpoint that does not denoise a cube alone.
+        """
+        from typing import cast
+
+        from pipelines.denoise import engine
+        from pipelines.denoise.models.hsdt import HSDT
+        from pipelines.official import load_official
+
+        module = cast(HSDT, load_official("hsdt", path))
+        if module.variant.in_channels != 1 or module.variant.rgb:
+            raise ConfigError("this checkpoint does not denoise a cube alone", where=path)
+        pipeline = cls(**{**params, "scale": params.get("scale", "cube")})
+        pipeline.start_torch()
+        pipeline._state = engine.from_official(pipeline, module, path)
+        pipeline._fitted = True
+        return pipeline
+
+    @classmethod
+    def check_kit(cls) -> dict[str, Any]:
+        """A short run on two photographs."""
+        from pipelines.data.catalog import entries, sample_path
+
+        params = {
+            "arch": ArchOptions(variant="hsdt_4", num_bands=8),
+            "train": TrainOptions(epochs=1, batch_size=2, patience=0),
+            "patch": 8,
+            "patches": 4,
+            "cases": ("gaussian50",),
+            "baselines": True,
+        }
+        chosen = [sample_path(one) for one in entries("superres")][:2]
+        return {"params": params, "data": chosen, "inputs": "demo"}
+
+    def adopt_shipped(self) -> bool:
+        """Take over the weights that ship, where the model is the small one; False otherwise."""
+        from importlib import resources
+
+        usual = self.attention in (None, "guided_spectral") and self.arch == ArchOptions()
+        folder = resources.files("pipelines.denoise").joinpath("weights", "hsdt_s")
+        if self.is_fitted or not usual or self.model != "hsdt" or not folder.joinpath("config.json").is_file():
+            return False
+        with resources.as_file(folder) as place:
+            self.start_torch()
+            twin = type(self).load(place, device=self.device, threads=self.threads)
+        self._state, self._fitted = twin.state, True
+        self._state.origin = "hsdt_s, shipped with the package"
+        return True
+
+    def _ready(self, what: str) -> None:
+        self._check()
+        if not self.is_fitted and MODELS[self.model].baseline:
+            from pipelines.denoise.engine import fit_baseline
+
+            self._state, self._fitted = fit_baseline(self.model), True
+        if not self.is_fitted:
+            self.adopt_shipped()
+        self.require_fitted(what)
+        self.start_torch()
+
+    def _check(self) -> None:
+        architecture(self.model, self.arch)
+        check_values(
+            patch=self.patch, patches=self.patches, memory=self.memory, tile=self.tile, cases=tuple(self.cases)
+        )
+        if not 0 <= self.outliers < 0.5:
+            raise ConfigError("not a share", where="outliers", found=self.outliers, expected="0 to 0.5")
+        check_attention(MODELS, self.model, self.attention)
+        self.train.validate()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to save: rules have no weights."""
+        return self.is_fitted and self.state.module is not None

@@ -1,0 +1,67 @@
+"""From a noisy cube to its clean twin: the header is read at once, values when they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.denoise.result import Denoised
+from pipelines.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.data.formats.cube_types import Cube
+    from pipelines.denoise.pipeline import Denoiser
+
+
+def predict(d: Denoiser, inputs: Any) -> Denoised:
+    """Open a cube, fit its scale, and estimate its noise.
+
+    Raises:
+        InputError: not a cube.
+    """
+    from pipelines.data.formats.cube_scale import fit_scale
+    from pipelines.denoise.noise_level import measure_noise
+
+    cube = cube_of(d, inputs)
+    scale = fit_scale(cube, d.scale, outliers=d.outliers)
+    levels = measure_noise(_known(cube))
+    return Denoised(
+        cube=cube,
+        scale=scale,
+        levels=levels,
+        fitted=d.state,
+        plan=d.state.plan(cube.shape, memory=d.memory, tile=d.tile),
+        half=d.precision == "bf16-mixed",
+        start=d.start_torch,
+        run=d.run,
+        model=d.model,
+        provenance=d.provenance(cube.path.name),
+    )
+
+
+def cube_of(d: Denoiser, inputs: Any) -> Cube:
+    """The cube behind a path, a name or an array (D, H, W).
+
+    Raises:
+        InputError: several files, or not a cube.
+    """
+    from pipelines.data.formats.cube_types import Cube, Layout
+    from pipelines.denoise.reading import open_cube, paths_of
+
+    if isinstance(inputs, np.ndarray):
+        return Cube(Path("array.npy"), "npy", inputs, Layout((0, 1, 2)))
+    paths = paths_of(inputs)
+    if len(paths) > 1:
+        raise InputError(
+            "several files", where=inputs, found=len(paths), expected="one cube", cure="name them one by one"
+        )
+    return open_cube(d, paths[0])
+
+
+def _known(cube: Cube) -> Any:
+    """The values that noise is measured on: all of a small cube, the middle of a large one."""
+    most = 400
+    rows, columns = (slice(max(0, n // 2 - most // 2), n // 2 + most // 2 + 1) for n in cube.shape[1:])
+    return cube.block(rows, columns)

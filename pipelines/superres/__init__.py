@@ -1,0 +1,1 @@
+"""Super-resolution: from photographs to larger ones, with figures and a report."""
