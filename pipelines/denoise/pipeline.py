@@ -176,13 +176,12 @@ class Denoiser(FittedPipeline["Fitted"]):
 
     def demo(self) -> tuple[Evaluation, Denoised]:
         """Denoise a lifted photograph under two kinds of noise, and a real cube of the MUSE spectrograph."""
-        from pipelines.data.catalog import entry, sample_path
+        from pipelines.denoise.reading import demo_cube
 
         self._ready("demo")
         twin = self.clone(cases=("noniid", "mixture"))
         twin._state, twin._fitted = self.state, True
-        photograph = sample_path(entry("chelsea", "superres"))
-        return twin.evaluate(photograph), self.predict("demo")
+        return twin.evaluate(demo_cube(self.seed)), self.predict("demo")
 
     @classmethod
     def from_official(cls, path: str | Path, **params: Any) -> Self:
@@ -225,15 +224,12 @@ class Denoiser(FittedPipeline["Fitted"]):
 
     def adopt_shipped(self) -> bool:
         """Take over the weights that ship, where the model is the small one; False otherwise."""
-        from importlib import resources
+        from pipelines.weights import shipped, shipped_folder
 
         usual = self.attention in (None, "guided_spectral") and self.arch == ArchOptions()
-        folder = resources.files("pipelines.denoise").joinpath("weights", "hsdt_s")
-        if self.is_fitted or not usual or self.model != "hsdt" or not folder.joinpath("config.json").is_file():
+        if self.is_fitted or not usual or self.model != "hsdt" or "hsdt_s" not in shipped(self.domain):
             return False
-        with resources.as_file(folder) as place:
-            self.start_torch()
-            twin = type(self).load(place, device=self.device, threads=self.threads)
+        twin = type(self).load(shipped_folder(self.domain, "hsdt_s"), device=self.device, threads=self.threads)
         self._state, self._fitted = twin.state, True
         self._state.origin = "hsdt_s, shipped with the package"
         return True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.data.formats.cube_types import Cube
     from pipelines.denoise.pipeline import Denoiser
 
-__all__ = ["Clean", "clean_of", "clean_sources", "open_cube", "paths_of"]
+__all__ = ["Clean", "clean_of", "clean_sources", "demo_cube", "open_cube", "paths_of"]
 
 #: Endings of pictures, which are lifted to cubes.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -84,12 +84,24 @@ def open_cube(d: Denoiser, path: Path) -> Cube:
     return read_cube(path, key=r.key, axis=r.axis, shape=r.shape, no_data=r.no_data)
 
 
+def demo_cube(seed: int) -> Clean:
+    """A piece of an embedded photograph that no shipped model was trained on, lifted to 31 bands: (31, 112, 128)."""
+    from pipelines.data.catalog import entry, sample_path
+    from pipelines.data.formats.image import read_image
+
+    piece = read_image(sample_path(entry("chelsea", "superres"))).pixels[90:202, 130:258]
+    cube = Clean("chelsea", image=piece).as_cube(31, seed)
+    return Clean("chelsea (a piece of a photograph)", cube=cube, notes=("lifted to 31 bands by random smooth spectra",))
+
+
 def clean_sources(d: Denoiser, data: Any) -> list[Clean]:
     """Photographs and clean cubes behind a path, a folder, several of them, or arrays (D, H, W).
 
     Raises:
         InputError: one that cannot be read, or holds voxels without a value.
     """
+    if isinstance(data, Clean):
+        return [data]
     if isinstance(data, np.ndarray):
         return [_array(data)]
     return [clean_of(d, path) for path in paths_of(data)]

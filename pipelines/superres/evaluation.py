@@ -178,11 +178,7 @@ def _intervals(averages: Averages, seed: int) -> dict[str, tuple[float, float]]:
 
 
 def _figures(r: SuperResolver, names: list[str], averages: dict[str, Averages]) -> list[Any]:
-    if "bicubic" not in averages or r.model == "bicubic":
-        return []
-    own, other = averages[r.model].values["psnr"], averages["bicubic"].values["psnr"]
-    if not all(map(np.isfinite, [*own, *other])):
-        return []
+    own, other = (averages[name].values["psnr"] for name in (r.model, "bicubic"))
 
     def draw() -> Any:
         from pipelines.superres.plots import gains_figure

@@ -215,17 +215,15 @@ class SuperResolver(FittedPipeline["Fitted"]):
 
     def adopt_shipped(self) -> bool:
         """Take over the weights that ship for this scale, where the model is the paper's; False otherwise."""
-        from importlib import resources
+        from pipelines.weights import shipped, shipped_folder
 
         usual = self.attention in (None, "large_kernel") and self.arch == ArchOptions()
-        folder = resources.files("pipelines.superres").joinpath("weights", f"{self.model}_x{self.scale}")
-        if self.is_fitted or not usual or not folder.joinpath("config.json").is_file():
+        name = f"{self.model}_x{self.scale}"
+        if self.is_fitted or not usual or name not in shipped(self.domain):
             return False
-        with resources.as_file(folder) as place:
-            self.start_torch()
-            twin = type(self).load(place, **{name: getattr(self, name) for name in ("device", "threads")})
-        self._state, self._fitted = twin._state, True
-        self._state.origin = f"{self.model}_x{self.scale}, shipped with the package"
+        twin = type(self).load(shipped_folder(self.domain, name), device=self.device, threads=self.threads)
+        self._state, self._fitted = twin.state, True
+        self._state.origin = f"{name}, shipped with the package"
         return True
 
     def _ready(self, what: str) -> None:
