@@ -25,8 +25,8 @@ piece = demo_cube(seed=2021)
 print(piece.name, piece.cube.shape, *piece.notes)
 
 # %% [markdown]
-# Clean cubes that may be passed on are rare: this one is a photograph that no shipped model was trained on, lifted to 31
-# bands by random smooth spectra. Noise is added by the rules of the paper, removed, and compared; rules that learn
+# Clean cubes that may be passed on are rare: this one is a photograph that no shipped model was trained on, lifted to
+# 31 bands by random smooth spectra. Noise is added by the rules of the paper, removed, and compared; rules that learn
 # nothing stand beside.
 
 # %%
@@ -51,8 +51,8 @@ for note in answer.notes:
 answer.plot()
 
 # %% [markdown]
-# The answer is written like the input: format, type, scale, wavelengths, georeference, voxels without a value. Test data
-# of your own is one command: `pipelines denoise noise --data clean.mat --case stripe -o noisy.mat`.
+# The answer is written like the input: format, type, scale, wavelengths, georeference, voxels without a value. Test
+# data of your own is one command: `pipelines denoise noise --data clean.mat --case stripe -o noisy.mat`.
 
 # %%
 noisy = denoiser.noise(piece.cube, case="stripe")
@@ -60,7 +60,5 @@ print(noisy)
 rule = Denoiser(model="svd_non_local_means")
 for name, model in (("hsdt", denoiser), ("svd_non_local_means", rule)):
     values = model.predict(noisy.noisy).values()
-    error = np.sqrt(np.mean((values - piece.cube) ** 2))
-    print(
-        f"{name:>20}  root mean squared error {error:.4f}, before {np.sqrt(np.mean((noisy.noisy - piece.cube) ** 2)):.4f}"
-    )
+    before, after = (np.sqrt(np.mean((cube - piece.cube) ** 2)) for cube in (noisy.noisy, values))
+    print(f"{name:>20}  root mean squared error {after:.4f}, before {before:.4f}")

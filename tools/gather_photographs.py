@@ -1,4 +1,4 @@
-"""Gather the photographs that the shipped weights are trained on: `gather_photographs.py OUT --opencv FOLDER [--colour]`.
+"""Gather what the shipped weights are trained on: `gather_photographs.py OUT --opencv FOLDER [--colour]`.
 
 They come out of packages whose licences allow it: scikit-image and scikit-learn as installed by pip, and the sample
 pictures of OpenCV (Debian's opencv-doc has them in /usr/share/doc/opencv-doc/examples/data). Left out on purpose: the

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipelines.data.datasets.noise import add_noise
+from pipelines.data.datasets.subspace import Subspace
 from pipelines.data.errors import InputError
 
 __all__ = ["FixedCubes", "LiftedCubes", "lift", "smooth_spectra"]
@@ -24,6 +25,7 @@ Floats = NDArray[np.float32]
 
 #: What a training cube suffers from: a kind in a row of equal chances.
 TRAINING_CASES = ("blind", "blind", "noniid", "stripe", "deadline", "impulse", "mixture")
+GAUSSIAN_CASES = ("blind", "noniid")
 BLIND_RANGE = (5.0, 75.0)
 _LENGTHS = (0.05, 0.5)  # of the smooth curves, in shares of the spectrum
 _DIM_BANDS = 0.3  # chance that a cube has bands with less light
@@ -86,6 +88,7 @@ class LiftedCubes(Dataset[dict[str, Tensor]]):
         patch: rows and columns of a piece.
         bands: the usual number.
         other: least and most bands of the other batches.
+        projected: share of the pieces with Gaussian noise alone of which a model sees what lies in their subspace.
 
     Raises:
         InputError: nothing that is as large as a patch and has enough bands.
@@ -106,7 +109,9 @@ class LiftedCubes(Dataset[dict[str, Tensor]]):
         patch: int = 32,
         bands: int = 31,
         other: tuple[int, int] = (16, 64),
+        projected: float = 0.0,
     ) -> None:
+        self.projected = projected
         self.images = [image for image in images if min(image.shape[:2]) >= patch]
         self.cubes = [cube for cube in cubes if min(cube.shape[1:]) >= patch]
         most = max([len(cube) for cube in self.cubes], default=0)
@@ -144,7 +149,9 @@ class LiftedCubes(Dataset[dict[str, Tensor]]):
         else:
             clean = self._cut(self.cubes[place - len(self.images)], bands, generator)
         case = TRAINING_CASES[int(generator.integers(len(TRAINING_CASES)))]
-        noisy, _ = add_noise(clean, case, generator, blind_range=BLIND_RANGE)
+        noisy, record = add_noise(clean, case, generator, blind_range=BLIND_RANGE)
+        if self.projected and case in GAUSSIAN_CASES and generator.random() < self.projected:
+            noisy = Subspace.fit([noisy], np.array(record.sigmas)).project(noisy).astype(np.float32)
         return noisy, np.ascontiguousarray(clean, np.float32)
 
     def _piece(self, image: NDArray[np.uint8], generator: np.random.Generator) -> Floats:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.datasets.subspace import Subspace
 from pipelines.errors import InputError
 
 __all__ = ["BASELINES", "non_local_means", "noise_rank", "svd", "svd_non_local_means", "total_variation"]
@@ -75,8 +76,8 @@ def svd(noisy: Cube, sigma: Floats, *, rank: int | None = None) -> Cube:
         True
     """
     values, levels = _checked(noisy, sigma)
-    basis, images = _components(values, levels, rank, "threshold")
-    return _rebuilt(basis, images, levels)
+    space = Subspace.fit([values], levels, rank=rank, rule="threshold")
+    return space.project(values).astype(np.float32)
 
 
 def svd_non_local_means(noisy: Cube, sigma: Floats, *, rank: int | None = None) -> Cube:
@@ -108,8 +109,8 @@ def svd_non_local_means(noisy: Cube, sigma: Floats, *, rank: int | None = None) 
         True
     """
     values, levels = _checked(noisy, sigma)
-    basis, images = _components(values, levels, rank, "edge")
-    return _rebuilt(basis, np.stack([_nlm(image, 1.0) for image in images]), levels)
+    space = Subspace.fit([values], levels, rank=rank)
+    return space.cube(np.stack([_nlm(image, 1.0) for image in space.images(values)])).astype(np.float32)
 
 
 def total_variation(noisy: Cube, sigma: Floats) -> Cube:
@@ -168,7 +169,7 @@ def noise_rank(noisy: Cube, sigma: Floats, rule: str = "edge") -> int:
         2
     """
     values, levels = _checked(noisy, sigma)
-    return _rank(_spectrum(values, levels)[0], values.shape, rule)
+    return Subspace.fit([values], levels, rule=rule).rank
 
 
 BASELINES: dict[str, Callable[[Cube, Floats], Cube]] = {
@@ -207,35 +208,3 @@ def _nlm(image: Floats, level: float) -> Floats:
     return denoise_nl_means(
         image, patch_size=_PATCH, patch_distance=_REACH, h=strength, sigma=level, fast_mode=True, preserve_range=True
     )
-
-
-def _spectrum(values: Floats, levels: Floats) -> tuple[Floats, Floats]:
-    """Singular values, falling, and left vectors (D, D) of the scaled bands, by way of the small Gram matrix."""
-    flat = values.reshape(len(values), -1) / levels[:, None]
-    squares, vectors = np.linalg.eigh(flat @ flat.T)
-    return np.sqrt(np.maximum(squares[::-1], 0)), vectors[:, ::-1]
-
-
-def _rank(singular: Floats, shape: tuple[int, ...], rule: str) -> int:
-    small, large = sorted((shape[0], shape[1] * shape[2]))
-    if rule == "edge":
-        limit = 1.02 * (np.sqrt(small) + np.sqrt(large))
-    else:
-        ratio = small / large
-        limit = np.sqrt(large) * np.sqrt(2 * (ratio + 1) + 8 * ratio / (ratio + 1 + np.sqrt(ratio**2 + 14 * ratio + 1)))
-    return max(1, int((singular > limit).sum()))
-
-
-def _components(values: Floats, levels: Floats, rank: int | None, rule: str) -> tuple[Floats, Floats]:
-    """Left vectors (D, R) and component images (R, H, W)."""
-    singular, vectors = _spectrum(values, levels)
-    if rank is None:
-        rank = _rank(singular, values.shape, rule)
-    if not 1 <= rank <= len(values):
-        raise InputError("not a rank of this cube", where="rank", found=rank, expected=f"1 to {len(values)}")
-    basis = vectors[:, :rank]
-    return basis, np.tensordot(basis.T / levels, values, 1)
-
-
-def _rebuilt(basis: Floats, images: Floats, levels: Floats) -> Cube:
-    return np.tensordot(basis * levels[:, None], images, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""From clean pictures to a fitted denoiser, and from it to clean numbers, on the scale of 0 to 1."""
+"""From clean pictures to a fitted denoiser, and from it to clean numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pipelines.denoise.baselines import BASELINES
 from pipelines.denoise.models.hsdt import HSDT, Variant, make
-from pipelines.denoise.noise_level import measure_noise
 from pipelines.denoise.options import architecture, known_model
-from pipelines.errors import ConfigError
+from pipelines.denoise.preparation import Preparation
+from pipelines.errors import ConfigError, WeightsError
 from pipelines.tiling import Plan, plan_tiles
 
 if TYPE_CHECKING:
@@ -81,22 +81,24 @@ class Fitted:
         )
 
     @torch.no_grad()
-    def clean(self, noisy: Floats, *, sigma: NDArray[np.float64] | None = None, half: bool = False) -> Floats:
-        """Denoise values on the scale of 0 to 1.
+    def clean(self, noisy: Floats, prepared: Preparation, *, half: bool = False) -> Floats:
+        """Denoise values.
 
         Args:
-            noisy: (D, H, W), finite.
-            sigma: (D,) level of the noise, which baselines want; None estimates it.
+            noisy: (D, H, W), finite, in the unit of the cube.
+            prepared: what was found out about the cube.
             half: compute in bfloat16.
+
+        Returns:
+            (D, H, W) in the unit of the cube.
         """
         if self.module is None:
-            levels = np.array(measure_noise(noisy).sigmas) if sigma is None else sigma
-            return BASELINES[self.name](noisy, levels)
+            return BASELINES[self.name](noisy, np.nan_to_num(np.array(prepared.levels.sigmas)))
         device = next(self.module.parameters()).device
-        x = torch.from_numpy(np.ascontiguousarray(noisy, np.float32))[None, None].to(device)
+        x = torch.from_numpy(prepared.forward(noisy))[None, None].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             y = self.module(x)
-        return y[0, 0].float().cpu().numpy()
+        return prepared.backward(y[0, 0].float().cpu().numpy())
 
     # Stored ---------------------------------------------------------------------------------------------------------
 
@@ -146,7 +148,9 @@ def fit(d: Denoiser, clean: list[Clean]) -> Fitted:
         return fit_baseline(d.model)
     torch.manual_seed(d.seed)
     module = build(d)
-    summary = train(d, module, clean)
+    started = _start(d, module)
+    how = {"started_from": started, "patch": d.patch, "patches": d.patches, "projected": d.projected}
+    summary = how | train(d, module, clean)
     notes = tuple(f"{one.name}: {note}" for one in clean for note in one.notes)
     return _ready(d, Fitted(d.model, module, training=summary, notes=notes))
 
@@ -167,6 +171,24 @@ def build(d: Denoiser) -> HSDT:
         if isinstance(part, (nn.Conv2d, nn.Conv3d)):
             nn.init.xavier_normal_(part.weight)
     return module
+
+
+def _start(d: Denoiser, module: HSDT) -> str:
+    """Take over the weights that training is to start from; returns what is said of them.
+
+    Raises:
+        WeightsError: weights of a net of another shape.
+    """
+    from pipelines.official import check_shapes
+
+    if d.start is None:
+        return "random weights"
+    other = type(d).load(d.start).state.module
+    if other is None:
+        raise WeightsError("these weights hold no model that can be trained on", where=d.start)
+    module.load_state_dict(check_shapes(module, other.state_dict(), name=d.model))
+    d.run.say(f"training starts from the weights of {d.start}")
+    return f"weights of {d.start}"
 
 
 def _ready(d: Denoiser, fitted: Fitted) -> Fitted:

@@ -12,14 +12,14 @@ from pipelines.base import Evaluation, Table
 from pipelines.data.datasets.noise import add_noise
 from pipelines.denoise.engine import Fitted, fit_baseline
 from pipelines.denoise.metrics import figures
-from pipelines.denoise.noise_level import measure_noise
 from pipelines.denoise.options import MODELS
+from pipelines.denoise.preparation import Preparation
 from pipelines.denoise.reading import Clean, clean_sources
 
 if TYPE_CHECKING:
     from pipelines.denoise.pipeline import Denoiser
 
-__all__ = ["denoise_array", "evaluate"]
+__all__ = ["evaluate"]
 
 Floats = NDArray[np.floating]
 #: Bands that photographs are lifted to.
@@ -48,8 +48,14 @@ def evaluate(d: Denoiser, data: Any) -> Evaluation:
         truth = one.as_cube(BANDS, d.seed)
         noisy, record = add_noise(truth, case, _seed(d.seed, one, case))
         notes += record.notes
-        sigma = np.array(measure_noise(noisy).sigmas)
-        answers = {"noisy": noisy} | {name: denoise_array(d, fitted, noisy, sigma) for name, fitted in models.items()}
+        prepared = {
+            use: Preparation.fit(noisy, lambda noisy=noisy: [noisy], scale=d.scale, subspace=use, outliers=d.outliers)
+            for use in {d.subspace, "off"}
+        }
+        answers = {"noisy": noisy} | {
+            name: _denoised(d, fitted, noisy, prepared["off" if fitted.module is None else d.subspace])
+            for name, fitted in models.items()
+        }
         for name, answer in answers.items():
             # What lies outside 0 to 1 cannot be: all methods are clipped alike, the noisy cube is shown as it is.
             shown = answer if name == "noisy" else np.clip(answer, 0.0, 1.0)
@@ -62,30 +68,22 @@ def _seed(seed: int, one: Clean, case: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def denoise_array(d: Denoiser, fitted: Fitted, noisy: Floats, sigma: NDArray[np.float64]) -> Floats:
-    """A noisy cube on the scale of 0 to 1, denoised in the scale and the tiles that ``predict`` would take."""
-    from pathlib import Path
-
-    from pipelines.data.formats.cube_scale import fit_scale
-    from pipelines.data.formats.cube_types import Cube, Layout
+def _denoised(d: Denoiser, fitted: Fitted, noisy: Floats, prepared: Preparation) -> Floats:
+    """A noisy cube, denoised in the tiles that ``predict`` would take."""
     from pipelines.tiling import run_tiles
 
-    if fitted.module is None:
-        return fitted.clean(noisy, sigma=sigma)
-    scale = fit_scale(Cube(Path("noisy"), "npy", noisy, Layout((0, 1, 2))), d.scale, outliers=d.outliers)
-    scaled = scale.forward(noisy)
-    out = np.empty_like(scaled)
+    out = np.empty(noisy.shape)
 
     def write(row: int, values: Floats) -> None:
         out[:, row : row + values.shape[1]] = values
 
     def clean(block: Floats) -> Floats:
-        return fitted.clean(block, half=d.precision == "bf16-mixed")
+        return fitted.clean(block, prepared, half=d.precision == "bf16-mixed")
 
-    shape = (scaled.shape[0], scaled.shape[1], scaled.shape[2])
+    shape = (noisy.shape[0], noisy.shape[1], noisy.shape[2])
     plan = fitted.plan(shape, memory=d.memory, tile=d.tile)
-    run_tiles(plan, lambda a, b: scaled[:, a:b], clean, write, axes=(1, 2))
-    return scale.backward(out)
+    run_tiles(plan, lambda a, b: noisy[:, a:b], clean, write, axes=(1, 2))
+    return out
 
 
 def _summary(
@@ -106,7 +104,7 @@ def _summary(
         model=d.model,
         protocol="cubes scaled to 0 to 1 by their least and largest value, noise added without clipping, answers "
         "clipped to 0 to 1, figures of each band with data range 1, mean over bands, cubes and noise cases; "
-        f"rules get the estimated noise; model scaled by {d.scale}",
+        f"rules get the estimated noise; model scaled by {d.scale}, subspace {d.subspace}",
         data=name,
         metrics=means[d.model],
         counts={"cubes": len(clean), "noise_cases": len(d.cases)},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 
-__all__ = ["NoiseLevels", "estimate_noise", "measure_noise"]
+__all__ = ["NoiseLevels", "estimate_noise", "measure_noise", "unexplained"]
 
 Cube = NDArray[np.floating]
 Floats = NDArray[np.float64]
@@ -117,15 +117,22 @@ def estimate_noise(cube: Cube, *, neighbours: int = NEIGHBOURS, spacing: int = 1
             found=cube.shape,
             expected="(bands, rows, columns)",
         )
-    blocks = _blocks(cube)
-    filled, known = zip(*(_filled(block) for block in blocks), strict=True)
-    scale = np.array([_spread(np.concatenate([one[b].ravel() for one in filled])) for b in range(len(cube))])
+    residuals, known, weights, freedom = unexplained(cube, neighbours, spacing)
     alive = np.array([any(one[b].any() for one in known) for b in range(len(cube))])
-    residuals, weights, freedom = _residuals(filled, scale, neighbours, spacing)
     left = [_laplacian_level([r[b] for r in residuals], [k[b] for k in known], spacing) for b in range(len(cube))]
     variances = np.array(left) ** 2 / freedom
     levels = np.sqrt(_without_neighbours(variances, weights))
     return np.where(alive, levels, np.nan)
+
+
+def unexplained(
+    cube: Cube, neighbours: int = NEIGHBOURS, spacing: int = 1
+) -> tuple[list[Floats], tuple[NDArray[np.bool_], ...], Floats, Floats]:
+    """What each band's neighbours do not explain, in blocks (D, h, w), where something is known, weights, freedom."""
+    filled, known = zip(*(_filled(block) for block in _blocks(cube)), strict=True)
+    scale = np.array([_spread(np.concatenate([one[b].ravel() for one in filled])) for b in range(len(cube))])
+    residuals, weights, freedom = _residuals(filled, scale, neighbours, spacing)
+    return residuals, known, weights, freedom
 
 
 def _blocks(cube: Cube) -> list[Floats]:

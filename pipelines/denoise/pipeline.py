@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.base import Evaluation
-from pipelines.denoise.options import CASES, MODELS, TRAINING, ArchOptions, Reading, Scale, architecture, check_values
+from pipelines.denoise.options import (
+    CASES,
+    MODELS,
+    TRAINING,
+    ArchOptions,
+    Reading,
+    Scale,
+    Subspace,
+    architecture,
+    check_values,
+)
 from pipelines.errors import ConfigError
 from pipelines.fitted import FittedPipeline
 from pipelines.model_list import check_attention
@@ -36,8 +46,11 @@ class Denoiser(FittedPipeline["Fitted"]):
             total_variation.
         attention: any mechanism for sequences or grids of three axes in the place of hsdt's guided_spectral.
         arch: size and shape of the model (an ArchOptions, or a dict of its fields).
-        scale: how values are brought to the scale of 0 to 1: band by band, the whole cube, or none (they are there).
-        outliers: share of the values, at either end, that may lie outside 0 to 1.
+        start: a folder of weights that training starts from.
+        subspace: whether the model sees what lies in the few spectra that stand out of the noise (auto: where the noise
+            is Gaussian alone, without stripes, dead lines or impulses).
+        scale: how values are brought to the scale of 0 to 1: the whole cube, band by band, or none (they are there).
+        outliers: share of the values, noise put aside, that may lie outside 0 to 1 at either end.
         read: how a cube is read where its file does not say (a Reading, or a dict of its fields).
         cases: noise cases that ``evaluate`` adds to clean cubes.
         baselines: whether ``evaluate`` measures the rules beside the model.
@@ -45,6 +58,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         memory: megabytes that a tile may take.
         patch: rows and columns of a training piece.
         patches: training pieces an epoch.
+        projected: share of the training pieces with Gaussian noise alone that the model sees in their subspace.
         train: how the model is fitted (a TrainOptions, or a dict of its fields).
         device: auto, cpu, cuda, cuda:N or mps.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true; bf16-mixed also denoises in bfloat16.
@@ -68,7 +82,21 @@ class Denoiser(FittedPipeline["Fitted"]):
         "noise": (*ENDINGS, *MORE_ENDINGS),
     }
     call_time: ClassVar[frozenset[str]] = frozenset(
-        {"scale", "outliers", "read", "cases", "baselines", "tile", "memory", "patch", "patches", "train"}
+        {
+            "start",
+            "subspace",
+            "scale",
+            "outliers",
+            "read",
+            "cases",
+            "baselines",
+            "tile",
+            "memory",
+            "patch",
+            "patches",
+            "projected",
+            "train",
+        }
     )
 
     def __init__(
@@ -77,7 +105,9 @@ class Denoiser(FittedPipeline["Fitted"]):
         model: str = "hsdt",
         attention: str | None = None,
         arch: ArchOptions = ArchOptions(),  # noqa: B008 - frozen
-        scale: Scale = "band",
+        start: str | None = None,
+        subspace: Subspace = "auto",
+        scale: Scale = "cube",
         outliers: float = 0.001,
         read: Reading = Reading(),  # noqa: B008 - frozen
         cases: tuple[str, ...] = CASES,
@@ -86,6 +116,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         memory: int = 2000,
         patch: int = 32,
         patches: int = 1600,
+        projected: float = 0.7,
         train: TrainOptions = TRAINING,
         device: str = "auto",
         precision: str = "32-true",
@@ -95,6 +126,8 @@ class Denoiser(FittedPipeline["Fitted"]):
         self.model = model
         self.attention = attention
         self.arch = as_options(ArchOptions, arch, "arch")
+        self.start = start
+        self.subspace = subspace
         self.scale = scale
         self.outliers = outliers
         self.read = as_options(Reading, read, "read")
@@ -104,6 +137,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         self.memory = memory
         self.patch = patch
         self.patches = patches
+        self.projected = projected
         self.train = as_options(TrainOptions, train, "train")
         self.device = device
         self.precision = precision
@@ -200,7 +234,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         module = cast(HSDT, load_official("hsdt", path))
         if module.variant.in_channels != 1 or module.variant.rgb:
             raise ConfigError("this checkpoint does not denoise a cube alone", where=path)
-        pipeline = cls(**{**params, "scale": params.get("scale", "cube")})
+        pipeline = cls(**params)
         pipeline.start_torch()
         pipeline._state = engine.from_official(pipeline, module, path)
         pipeline._fitted = True
@@ -252,6 +286,8 @@ class Denoiser(FittedPipeline["Fitted"]):
         )
         if not 0 <= self.outliers < 0.5:
             raise ConfigError("not a share", where="outliers", found=self.outliers, expected="0 to 0.5")
+        if not 0 <= self.projected <= 1:
+            raise ConfigError("not a share", where="projected", found=self.projected, expected="0 to 1")
         check_attention(MODELS, self.model, self.attention)
         self.train.validate()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.denoise.result import Denoised
 from pipelines.errors import InputError
@@ -21,18 +23,30 @@ def predict(d: Denoiser, inputs: Any) -> Denoised:
     Raises:
         InputError: not a cube.
     """
-    from pipelines.data.formats.cube_scale import fit_scale
-    from pipelines.denoise.noise_level import measure_noise
+    from pipelines.data.formats.cube_scale import fill_unknown, fit_scale
+    from pipelines.denoise.preparation import Preparation
 
     cube = cube_of(d, inputs)
-    scale = fit_scale(cube, d.scale, outliers=d.outliers)
-    levels = measure_noise(_known(cube))
+    scale = fit_scale(cube, "band")
+    plan = d.state.plan(cube.shape, memory=d.memory, tile=d.tile)
+
+    def blocks() -> Iterator[NDArray[np.floating]]:
+        for band in plan.bands:
+            yield fill_unknown(cube.block(slice(*band.made), slice(None)), scale.medians)[0]
+
+    prepared = Preparation.fit(
+        fill_unknown(_middle(cube), scale.medians)[0],
+        blocks,
+        scale=d.scale,
+        subspace=d.subspace if d.state.module is not None else "off",
+        outliers=d.outliers,
+    )
     return Denoised(
         cube=cube,
         scale=scale,
-        levels=levels,
+        prepared=prepared,
         fitted=d.state,
-        plan=d.state.plan(cube.shape, memory=d.memory, tile=d.tile),
+        plan=plan,
         half=d.precision == "bf16-mixed",
         start=d.start_torch,
         run=d.run,
@@ -60,8 +74,8 @@ def cube_of(d: Denoiser, inputs: Any) -> Cube:
     return open_cube(d, paths[0])
 
 
-def _known(cube: Cube) -> Any:
-    """The values that noise is measured on: all of a small cube, the middle of a large one."""
+def _middle(cube: Cube) -> Any:
+    """What noise and range are measured on: all of a small cube, the middle of a large one."""
     most = 400
     rows, columns = (slice(max(0, n // 2 - most // 2), n // 2 + most // 2 + 1) for n in cube.shape[1:])
     return cube.block(rows, columns)

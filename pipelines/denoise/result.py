@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.denoise.engine import Fitted
     from pipelines.denoise.metrics import ChiSquare
     from pipelines.denoise.noise_level import NoiseLevels
+    from pipelines.denoise.preparation import Preparation
     from pipelines.evaluation.report import Report
 
 __all__ = ["Denoised"]
@@ -35,12 +36,12 @@ _SHOWN = 96  # rows and columns that a picture shows
 class Denoised(Result):
     """One cube and its clean twin, which is computed by ``save``, ``values`` and ``plot``.
 
-    ``levels`` is the noise of every band that was estimated on the input, in the cube's unit.
+    ``prepared`` holds the noise of every band that was estimated on the input, in the cube's unit.
     """
 
     cube: Cube
     scale: CubeScale
-    levels: NoiseLevels
+    prepared: Preparation
     fitted: Fitted
     plan: Plan
     half: bool
@@ -63,9 +64,14 @@ class Denoised(Result):
         self.default_name = f"{self.cube.path.name.split('.')[0]}-clean{ending}"  # type: ignore[misc]
 
     @property
+    def levels(self) -> NoiseLevels:
+        """The noise of every band, in the cube's unit."""
+        return self.prepared.levels
+
+    @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
         """What was chosen, filled and rounded, counted."""
-        notes = [*self.cube.notes, *self.scale.notes, *self.levels.notes]
+        notes = [*self.cube.notes, *self.scale.notes, *self.prepared.notes]
         if self.plan.tiles > 1:
             notes.append(f"{self.plan}; attention between bands sees the mean of each tile, not of the whole cube")
         module = self.fitted.module
@@ -88,9 +94,7 @@ class Denoised(Result):
 
         def clean(block: Floats) -> Floats:
             filled, _ = fill_unknown(block, self.scale.medians)
-            scaled = self.scale.forward(filled)
-            sigma = np.nan_to_num(np.array(self.levels.sigmas)) / self.scale.width()
-            return self.scale.backward(self.fitted.clean(scaled, sigma=sigma, half=self.half))
+            return self.fitted.clean(filled, self.prepared, half=self.half)
 
         run_tiles(self.plan, read, clean, write, axes=(1, 2), progress=progress)
 
@@ -161,9 +165,8 @@ class Denoised(Result):
             for n in self.cube.shape[1:]
         )
         noisy = self.cube.block(rows, columns)
-        sigma = np.nan_to_num(np.array(self.levels.sigmas)) / self.scale.width()
-        scaled = self.scale.forward(fill_unknown(noisy, self.scale.medians)[0])
-        return noisy, self.scale.backward(self.fitted.clean(scaled, sigma=sigma, half=self.half))
+        filled, _ = fill_unknown(noisy, self.scale.medians)
+        return noisy, self.fitted.clean(filled, self.prepared, half=self.half)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Bands of the middle before and after, the spectrum of a pixel, and the noise of every band."""
@@ -181,7 +184,9 @@ class Denoised(Result):
         return {
             "model": self.model,
             "cube": self.cube.describe(),
-            "scale": self.scale.as_dict(),
+            "scale": {"low": self.prepared.low.tolist(), "width": self.prepared.width.tolist()},
+            "subspace": None if self.prepared.space is None else self.prepared.space.rank,
+            "structure": self.prepared.structure,
             "noise": {"sigma": sigmas, "correlation": self.levels.correlation, "unit": self.cube.unit},
             "chi_square": None if chi is None else {"value": chi.value, "used": chi.used, "left_out": chi.left_out},
             "tiles": self.plan.tiles,

@@ -51,4 +51,4 @@ def train(d: Denoiser, model: nn.Module, clean: Sequence[Clean]) -> dict[str, An
 def _cubes(d: Denoiser, clean: Sequence[Clean], count: int) -> LiftedCubes:
     images = [one.image for one in clean if one.image is not None]
     cubes = [one.cube for one in clean if one.cube is not None]
-    return LiftedCubes(images, count, cubes=cubes, patch=d.patch)
+    return LiftedCubes(images, count, cubes=cubes, patch=d.patch, projected=d.projected)
