@@ -100,7 +100,11 @@ class Subspace:
         return cls(vectors[:, ::-1][:, :rank], levels)
 
     def images(self, values: Floats) -> NDArray[np.float64]:
-        """(R, H, W) of values (D, H, W): component images with noise of standard deviation 1."""
+        """(R, H, W) of noisy values (D, H, W): component images with noise of standard deviation 1."""
+        return self.components(values)
+
+    def components(self, values: Floats) -> NDArray[np.float64]:
+        """(R, H, W) of values that hold no outliers (D, H, W), by projection."""
         return np.tensordot(self.vectors.T / self.levels, values, 1)
 
     def cube(self, images: Floats) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipelines.denoise.baselines import BASELINES
+from pipelines.denoise.blend import best_shares, blended
 from pipelines.denoise.models.hsdt import HSDT, Variant, make
 from pipelines.denoise.options import architecture, known_model
 from pipelines.denoise.preparation import Preparation
@@ -27,6 +28,7 @@ __all__ = ["Fitted", "build", "fit", "fit_baseline", "from_official", "restore"]
 Floats = NDArray[np.floating]
 #: Pixels around a tile that it is told beside its own.
 HALO = 32
+_TUNED = 128  # rows and columns that the shares are found on
 _BYTES_PER_VOXEL = 50  # for each channel of the model, measured
 
 
@@ -80,7 +82,6 @@ class Fitted:
             tile=tile,
         )
 
-    @torch.no_grad()
     def clean(self, noisy: Floats, prepared: Preparation, *, half: bool = False) -> Floats:
         """Denoise values.
 
@@ -94,10 +95,39 @@ class Fitted:
         """
         if self.module is None:
             return BASELINES[self.name](noisy, np.nan_to_num(np.array(prepared.levels.sigmas)))
-        device = next(self.module.parameters()).device
-        x = torch.from_numpy(prepared.forward(noisy))[None, None].to(device)
+        if prepared.space is None or prepared.shares is None:
+            return self._answer(prepared.seen(noisy), prepared, half)
+        noisy_images = prepared.space.images(noisy)
+        answer = self._answer(prepared.space.cube(noisy_images), prepared, half)
+        return prepared.space.cube(blended(noisy_images, prepared.space.components(answer), prepared.shares))
+
+    def tuned(self, prepared: Preparation, sample: Floats, *, half: bool = False) -> Preparation:
+        """With the shares of the model's answer in each component that are best for a piece of the cube.
+
+        Args:
+            prepared: what was found out about the cube.
+            sample: (D, h, w), finite; its middle is denoised twice.
+            half: compute in bfloat16.
+        """
+        space = prepared.space
+        if self.module is None or space is None:
+            return prepared
+        high, wide = (slice(max(0, (n - _TUNED) // 2), max(0, (n - _TUNED) // 2) + _TUNED) for n in sample.shape[1:])
+        images = space.images(sample[:, high, wide])
+
+        def answer(given: Floats) -> Floats:
+            return space.components(self._answer(space.cube(given), prepared, half))
+
+        return dataclasses.replace(prepared, shares=best_shares(images, answer))
+
+    @torch.no_grad()
+    def _answer(self, seen: Floats, prepared: Preparation, half: bool) -> Floats:
+        """The net's answer, in the unit of the cube."""
+        module = cast(HSDT, self.module)
+        device = next(module.parameters()).device
+        x = torch.from_numpy(prepared.scaled(seen))[None, None].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            y = self.module(x)
+            y = module(x)
         return prepared.backward(y[0, 0].float().cpu().numpy())
 
     # Stored ---------------------------------------------------------------------------------------------------------

@@ -50,10 +50,12 @@ def evaluate(d: Denoiser, data: Any) -> Evaluation:
         notes += record.notes
         prepared = {
             use: Preparation.fit(noisy, lambda noisy=noisy: [noisy], scale=d.scale, subspace=use, outliers=d.outliers)
-            for use in {d.subspace, "off"}
+            for use in {d.subspace, False}
         }
+        half = d.precision == "bf16-mixed"
+        prepared[d.subspace] = d.state.tuned(prepared[d.subspace], noisy, half=half)
         answers = {"noisy": noisy} | {
-            name: _denoised(d, fitted, noisy, prepared["off" if fitted.module is None else d.subspace])
+            name: _denoised(d, fitted, noisy, prepared[d.subspace and fitted.module is not None])
             for name, fitted in models.items()
         }
         for name, answer in answers.items():
@@ -98,13 +100,14 @@ def _summary(
         for name, cases in by_case.items()
     }
     name = clean[0].name if len(clean) == 1 else f"{len(clean)} cubes"
+    seen = "in the subspace that stands out of the noise" if d.subspace else "seeing the whole cube"
     head = ["noise", *by_case]
     rows: list[list[object]] = [[case, *(by_case[one][case]["psnr"] for one in by_case)] for case in d.cases]
     return Evaluation(
         model=d.model,
         protocol="cubes scaled to 0 to 1 by their least and largest value, noise added without clipping, answers "
         "clipped to 0 to 1, figures of each band with data range 1, mean over bands, cubes and noise cases; "
-        f"rules get the estimated noise; model scaled by {d.scale}, subspace {d.subspace}",
+        f"rules get the estimated noise; model scaled by {d.scale}, {seen}",
         data=name,
         metrics=means[d.model],
         counts={"cubes": len(clean), "noise_cases": len(d.cases)},

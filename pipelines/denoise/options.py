@@ -120,7 +120,6 @@ _INFOS = (
 #: Models by name.
 MODELS: Mapping[str, ModelInfo] = MappingProxyType({info.name: info for info in _INFOS})
 Scale = Literal["band", "cube", "none"]
-Subspace = Literal["auto", "on", "off"]
 
 
 def architecture(name: str, arch: ArchOptions) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from pipelines.denoise.options import (
     ArchOptions,
     Reading,
     Scale,
-    Subspace,
     architecture,
     check_values,
 )
@@ -47,8 +46,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         attention: any mechanism for sequences or grids of three axes in the place of hsdt's guided_spectral.
         arch: size and shape of the model (an ArchOptions, or a dict of its fields).
         start: a folder of weights that training starts from.
-        subspace: whether the model sees what lies in the few spectra that stand out of the noise (auto: where the noise
-            is Gaussian alone, without stripes, dead lines or impulses).
+        subspace: whether the model sees the few spectra of the cube that stand out of the noise, or the whole cube.
         scale: how values are brought to the scale of 0 to 1: the whole cube, band by band, or none (they are there).
         outliers: share of the values, noise put aside, that may lie outside 0 to 1 at either end.
         read: how a cube is read where its file does not say (a Reading, or a dict of its fields).
@@ -106,7 +104,7 @@ class Denoiser(FittedPipeline["Fitted"]):
         attention: str | None = None,
         arch: ArchOptions = ArchOptions(),  # noqa: B008 - frozen
         start: str | None = None,
-        subspace: Subspace = "auto",
+        subspace: bool = True,
         scale: Scale = "cube",
         outliers: float = 0.001,
         read: Reading = Reading(),  # noqa: B008 - frozen

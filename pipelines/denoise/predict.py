@@ -34,13 +34,15 @@ def predict(d: Denoiser, inputs: Any) -> Denoised:
         for band in plan.bands:
             yield fill_unknown(cube.block(slice(*band.made), slice(None)), scale.medians)[0]
 
+    sample = fill_unknown(_middle(cube), scale.medians)[0]
     prepared = Preparation.fit(
-        fill_unknown(_middle(cube), scale.medians)[0],
+        sample,
         blocks,
         scale=d.scale,
-        subspace=d.subspace if d.state.module is not None else "off",
+        subspace=d.subspace and d.state.module is not None,
         outliers=d.outliers,
     )
+    prepared = d.state.tuned(prepared, sample, half=d.precision == "bf16-mixed")
     return Denoised(
         cube=cube,
         scale=scale,

@@ -1,8 +1,8 @@
 """What is found out about a noisy cube before it is denoised: its noise, its subspace, and the range of what is clean.
 
 A model is trained on cubes whose clean values lie between 0 and 1. Of a noisy cube the least and largest value say
-little about that, so the range is taken from a calmer version: what lies in the cube's subspace, or each band under a
-median filter where the noise is not Gaussian.
+little about that, so the range is taken from a calmer version: what lies in the cube's subspace, or without one each
+band under a median filter.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.datasets.robust_subspace import RobustSubspace
 from pipelines.data.datasets.subspace import Subspace
 from pipelines.denoise.noise_kind import structure_of
 from pipelines.denoise.noise_level import NoiseLevels, measure_noise
@@ -33,6 +34,7 @@ class Preparation:
         structure: "impulses", "lines" or "".
         space: what the model sees of the cube; None for all of it.
         low, width: (D,) what is taken off and divided by.
+        shares: (R,) of the model's answer in each component, the rest is the noisy one; None for the answer alone.
 
     Example:
         >>> noisy = 0.5 + 0.1 * np.random.default_rng(0).standard_normal((6, 40, 40))
@@ -46,6 +48,7 @@ class Preparation:
     space: Subspace | None
     low: NDArray[np.float64]
     width: NDArray[np.float64]
+    shares: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(
@@ -54,7 +57,7 @@ class Preparation:
         blocks: Callable[[], Iterable[Floats]],
         *,
         scale: str = "cube",
-        subspace: str = "auto",
+        subspace: bool = True,
         outliers: float = 0.001,
     ) -> Preparation:
         """Look at a cube.
@@ -63,7 +66,7 @@ class Preparation:
             sample: (D, h, w), finite: a piece that noise and range are measured on.
             blocks: gives the whole cube in finite pieces (D, h, w), for the subspace.
             scale: "cube" (one range), "band" (one for each) or "none" (values are between 0 and 1 already).
-            subspace: "auto" (where the noise is Gaussian alone), "on" or "off".
+            subspace: whether the model sees the subspace alone; robustly found where the noise is not Gaussian.
             outliers: share of the calm values, at either end, that may lie outside 0 to 1.
 
         Complexity: O(D^2 H W) where there is a subspace.
@@ -71,8 +74,10 @@ class Preparation:
         levels = measure_noise(sample)
         sigmas = np.nan_to_num(np.array(levels.sigmas))
         structure = structure_of(sample, spacing=2 if levels.notes else 1)
-        wanted = subspace == "on" or (subspace == "auto" and not structure)
-        space = Subspace.fit(blocks(), sigmas) if wanted and len(sample) > 1 and sigmas.any() else None
+        space = None
+        if subspace and len(sample) > 1 and sigmas.any():
+            # Voxels that are wrong would spread over all bands, so there the spectra are found without them.
+            space = RobustSubspace.fit_robustly(sample, sigmas) if structure else Subspace.fit(blocks(), sigmas)
         low, width = np.zeros(len(sample)), np.ones(len(sample))
         if scale != "none":
             calm = space.project(sample) if space is not None else _filtered(sample)
@@ -87,7 +92,11 @@ class Preparation:
         if self.structure:
             notes.append(f"the noise has {self.structure} beside its Gaussian part")
         if self.space is not None:
-            notes.append(f"the model sees what lies in the {self.space.rank} spectra that stand out of the noise")
+            robust = ", found without the voxels that disagree" if self.structure else ""
+            notes.append(f"the model sees the {self.space.rank} spectra that stand out of the noise{robust}")
+        if self.shares is not None:
+            shares = ", ".join(f"{100 * share:.0f}" for share in self.shares)
+            notes.append(f"of these components the model's answer makes {shares} %, the noisy ones the rest")
         return tuple(notes)
 
     def seen(self, values: Floats) -> Floats:
@@ -96,7 +105,11 @@ class Preparation:
 
     def forward(self, values: Floats) -> NDArray[np.float32]:
         """Values (D, h, w) as the model takes them."""
-        return ((self.seen(values) - self.low[:, None, None]) / self.width[:, None, None]).astype(np.float32)
+        return self.scaled(self.seen(values))
+
+    def scaled(self, values: Floats) -> NDArray[np.float32]:
+        """Values (D, h, w) that are seen already, as the model takes them."""
+        return ((values - self.low[:, None, None]) / self.width[:, None, None]).astype(np.float32)
 
     def backward(self, scaled: Floats) -> NDArray[np.float64]:
         """The model's answer in the unit of the cube."""
