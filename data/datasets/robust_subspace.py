@@ -21,10 +21,12 @@ Floats = NDArray[np.floating]
 _MAD = 0.6744897501960817
 _ROUNDS, _STEPS, _LAST_STEPS = 6, 3, 5
 _FIRST_BOUND, _BOUND = 5.0, 3.5  # standard deviations of the noise beyond which a voxel does not count
+_WINDOW = 5  # rows and columns around a voxel, of which the median says what it should be about
 _OUTLIER = 3.0  # from the median of its neighbours: a voxel does not begin with its own value
 _ABOVE_EDGE = 2.0  # wrong voxels that are left over raise the singular values of the noise
-_MOST = 12  # spectra
-_LEVEL_STEP = (0.2, 3.0)  # how far a noise level may move in a round
+_FEW, _MOST = 2, 12  # spectra, at first and at last
+_BANDS_A_SPECTRUM = 5  # at least: wrong voxels are known by the others
+_LEVEL_SPAN = 2.5  # times that a noise level may end below or above the estimate it began with
 _SLICE = 8192  # pixels at a time
 
 
@@ -65,15 +67,17 @@ class RobustSubspace(Subspace):
         middle, agrees = _middle(scaled)
         trusted = np.where(agrees, scaled, middle).reshape(len(sample), -1)
         scaled, agrees = scaled.reshape(len(sample), -1), agrees.reshape(len(sample), -1)
-        vectors = _spectra(trusted)
+        vectors = _spectra(trusted, _FEW)
+        begin = levels
         for number in range(_ROUNDS):
             found = _images(scaled, vectors, agrees, _FIRST_BOUND if number < 2 else _BOUND, _STEPS)
             trusted = found.weights * scaled + (1 - found.weights) * (vectors @ found.images)
             if number < _ROUNDS - 2:
                 left = np.median(np.abs(scaled - vectors @ found.images), axis=1) / _MAD
-                step = np.clip(left, *_LEVEL_STEP)[:, None]
+                # Noise levels that could fall freely would: fewer voxels agree, and those are fitted the better.
+                step = (np.clip(levels * left, begin / _LEVEL_SPAN, begin * _LEVEL_SPAN) / levels)[:, None]
                 levels, scaled, trusted = levels * step[:, 0], scaled / step, trusted / step
-            vectors = _spectra(trusted)
+            vectors = _spectra(trusted, _FEW + number)
         return cls(vectors, levels)
 
     def images(self, values: Floats) -> NDArray[np.float64]:
@@ -89,12 +93,12 @@ class _Found:
     weights: NDArray[np.float64]
 
 
-def _spectra(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D, R) singular vectors of (D, P) that stand out of unit noise."""
+def _spectra(scaled: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """(D, R) singular vectors of (D, P) that stand out of unit noise, at most so many."""
     squares, vectors = np.linalg.eigh(scaled @ scaled.T)
     singular = np.sqrt(np.maximum(squares[::-1], 0))
     limit = _ABOVE_EDGE * (np.sqrt(scaled.shape[0]) + np.sqrt(scaled.shape[1]))
-    rank = int(np.clip((singular > limit).sum(), 1, min(_MOST, len(scaled))))
+    rank = int(np.clip((singular > limit).sum(), 1, max(1, min(most, _MOST, len(scaled) // _BANDS_A_SPECTRUM))))
     return vectors[:, ::-1][:, :rank]
 
 
@@ -102,7 +106,7 @@ def _middle(scaled: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     """The median of every voxel's neighbours in its band, and whether the voxel agrees with it."""
     from scipy.ndimage import median_filter
 
-    middle = median_filter(scaled, size=(1, 3, 3), mode="nearest")
+    middle = median_filter(scaled, size=(1, _WINDOW, _WINDOW), mode="reflect")
     return middle, np.abs(scaled - middle) <= _OUTLIER
 
 
