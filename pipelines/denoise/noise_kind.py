@@ -18,13 +18,15 @@ _HEAVY = 1.25
 #: Robust deviations of the worst line of one band in ten; Gaussian noise gave 4.1 at most, lines 13 at least.
 _LINE = 6.0
 _SHARE = 0.9
+_SATURATED = 0.02  # of the voxels of a band stand at its least and largest value
 
 
 def structure_of(cube: NDArray[np.floating], *, spacing: int = 1) -> str:
     """What a cube's noise has beside Gaussian noise: "impulses", "lines", or "" for nothing.
 
-    Each band is explained by its neighbours; in what is left, impulses make the standard deviation larger than a robust
-    one says, and stripes or dead lines make the mean of a row or column stand out from those beside it.
+    Each band is explained by its neighbours; in what is left, stripes or dead lines make the mean of a row or column
+    stand out from those beside it, and impulses make the standard deviation larger than a robust one says. Many voxels
+    at a band's least and largest value are impulses too.
 
     Args:
         cube: (D, H, W), any scale; values that are not finite are filled by the band's median.
@@ -48,9 +50,11 @@ def structure_of(cube: NDArray[np.floating], *, spacing: int = 1) -> str:
         pieces = [block[band] for block in residuals]
         tails.append(max(_tail(_second_difference(piece)) for piece in pieces))
         lines.append(max(_outlier(piece.mean(axis)) for piece in pieces for axis in (0, 1)))
-    if max(tails) > _HEAVY:
-        return "impulses"
-    return "lines" if np.quantile(lines, _SHARE) > _LINE else ""
+    if np.quantile(lines, _SHARE) > _LINE:
+        return "lines"
+    # Where most voxels of a band are hit, its tails are light again, but they all stand at the same two values.
+    saturated = max(float(((band == band.min()) | (band == band.max())).mean()) for band in np.asarray(cube))
+    return "impulses" if max(tails) > _HEAVY or saturated > _SATURATED else ""
 
 
 def _second_difference(image: NDArray[np.floating]) -> NDArray[np.floating]:

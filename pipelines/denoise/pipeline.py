@@ -240,8 +240,10 @@ class Denoiser(FittedPipeline["Fitted"]):
 
     @classmethod
     def check_kit(cls) -> dict[str, Any]:
-        """A short run on two photographs."""
+        """A short run on two pieces of photographs."""
         from pipelines.data.catalog import entries, sample_path
+        from pipelines.data.formats.image import read_image
+        from pipelines.denoise.reading import Clean
 
         params = {
             "arch": ArchOptions(variant="hsdt_4", num_bands=8),
@@ -251,8 +253,8 @@ class Denoiser(FittedPipeline["Fitted"]):
             "cases": ("gaussian50",),
             "baselines": True,
         }
-        chosen = [sample_path(one) for one in entries("superres")][:2]
-        return {"params": params, "data": chosen, "inputs": "demo"}
+        pieces = [Clean(e.name, image=read_image(sample_path(e)).pixels[:32, :32]) for e in entries("superres")[:2]]
+        return {"params": params, "data": pieces, "inputs": "demo"}
 
     def adopt_shipped(self) -> bool:
         """Take over the weights that ship, where the model is the small one; False otherwise."""

@@ -104,6 +104,8 @@ def clean_sources(d: Denoiser, data: Any) -> list[Clean]:
         return [data]
     if isinstance(data, np.ndarray):
         return [_array(data)]
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return [one for part in data for one in clean_sources(d, part)]
     return [clean_of(d, path) for path in paths_of(data)]
 
 

@@ -202,7 +202,9 @@ class SuperResolver(FittedPipeline["Fitted"]):
 
     @classmethod
     def check_kit(cls) -> dict[str, Any]:
-        """A short run on two photographs."""
+        """A short run on pieces of two photographs."""
+        from pipelines.data.formats.image import read_image
+
         params = {
             "scale": 2,
             "arch": ArchOptions(dim=8, depths=(1,), kernel=3),
@@ -210,8 +212,8 @@ class SuperResolver(FittedPipeline["Fitted"]):
             "patch": 16,
             "patches": 4,
         }
-        chosen = cls.demo_images()[:2]
-        return {"params": params, "data": chosen, "inputs": chosen[0]}
+        pieces = [read_image(path).pixels[100:180, 100:196] for path in cls.demo_images()[:2]]
+        return {"params": params, "data": pieces, "inputs": pieces[0]}
 
     def adopt_shipped(self) -> bool:
         """Take over the weights that ship for this scale, where the model is the paper's; False otherwise."""

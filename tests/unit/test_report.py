@@ -185,3 +185,36 @@ def test_other_figures_are_drawn_and_leave_no_trace_in_matplotlib() -> None:
     for draw in (plots.horizon_figure, plots.coverage_figure, plots.training_figure):
         with pytest.raises(InputError, match="nothing to draw"):
             draw({})
+
+
+def test_two_pictures_are_compared_by_a_slider_that_the_policy_allows() -> None:
+    """The page's only script is named in its policy by its sum; pages without a slider allow none."""
+    import base64
+    import hashlib
+    import html
+    import io
+    import re
+
+    from PIL import Image
+
+    def png(size: tuple[int, int]) -> bytes:
+        out = io.BytesIO()
+        Image.new("RGB", size).save(out, "PNG")
+        return out.getvalue()
+
+    assert "script" not in full("load").render()
+    page = Report("pictures").add_comparison(
+        png((4, 3)), png((4, 3)), "a <cat>", names=("before", "after"), section="s"
+    )
+    text = page.render()
+    script = re.search(r"<script>(.*?)</script>", text, re.S)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "a &lt;cat&gt;: before" in text
+    assert text.count("data:image/png") == 2
+    assert 'type="range"' in text
+    for wrong in ((png((4, 3)), png((3, 4))), (b"no", png((4, 3)))):
+        with pytest.raises(InputError):
+            Report("x").add_comparison(*wrong, "words", names=("a", "b"), section="s")
