@@ -51,7 +51,7 @@ evaluation.plot()
 # it, tiles overlap by as many, and so the tiled answer is the whole one.
 
 # %%
-pixels = np.asarray(Image.open(photograph))[:160, :200]
+pixels = np.asarray(Image.open(photograph))[160:320, :200]
 whole = resolver.predict(pixels).picture().pixels
 tiled = SuperResolver(scale=2, tile=64).predict(pixels)
 print(tiled.items[0].plan)
@@ -62,12 +62,12 @@ print("largest difference of 255 levels:", np.abs(tiled.picture().pixels.astype(
 # model guesses. A 16-bit or grey image, one with alpha, a profile or EXIF keeps what it has.
 
 # %%
-from matplotlib.figure import Figure
+from pipelines.evaluation.plots import new_figure
 
 sure = SuperResolver(scale=2, ensemble=True)
 sure.adopt_shipped()
 large, spread = sure.state.enlarge(pixels[:96, :128], ensemble=True)
-figure = Figure(figsize=(9, 3.6), layout="constrained")
+figure = new_figure(9, 3.6)
 left, right = figure.subplots(1, 2)
 left.imshow(large)
 shown = right.imshow(spread[..., 0] / 4, cmap="magma")

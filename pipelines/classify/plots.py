@@ -23,7 +23,7 @@ def series_figure(result: Classification, most: int) -> Figure:
     shown = min(most, len(result.ids))
 
     def draw() -> Figure:
-        figure = house._new(8.0, 1.2 + 1.7 * shown)
+        figure = house.new_figure(8.0, 1.2 + 1.7 * shown)
         axes = figure.subplots(shown, 1, squeeze=False)[:, 0]
         for n, axis in enumerate(axes):
             _series_panel(axis, result, n)
@@ -63,7 +63,7 @@ def confusion_figure(table: NDArray[np.integer], classes: Sequence[str]) -> Figu
 
     def draw() -> Figure:
         size = min(9.0, 2.6 + 0.45 * len(classes))
-        figure = house._new(size + 0.8, size)
+        figure = house.new_figure(size + 0.8, size)
         axis = figure.subplots()
         shares = table / np.maximum(table.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -89,7 +89,7 @@ def reliability_figure(probabilities: NDArray[np.floating], truth: NDArray[np.in
     """How often the answer is right at each confidence, beside the diagonal that it should lie on."""
 
     def draw() -> Figure:
-        figure = house._new(4.6, 4.2)
+        figure = house.new_figure(4.6, 4.2)
         axis = figure.subplots()
         confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
         place = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.errors import InputError
-from pipelines.evaluation.plots import AMBER, BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, _new, _shortened, _styled
+from pipelines.evaluation.plots import AMBER, BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, _shortened, _styled, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def kernels_figure(sweeps: Sequence[SweepResult]) -> Figure:
     def draw() -> Figure:
         across = 1 if len(sweeps) < 4 else 2  # sweeps beside each other
         rows = -(-len(sweeps) // across)
-        figure = _new(10.0 * across, 3.1 * rows + 0.5)
+        figure = new_figure(10.0 * across, 3.1 * rows + 0.5)
         axes = np.asarray(figure.subplots(rows, 2 * across, squeeze=False)).ravel()
         for place, sweep in enumerate(sweeps):
             _time(axes[2 * place], sweep)

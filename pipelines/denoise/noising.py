@@ -75,10 +75,10 @@ class NoisyCube(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """The middle band of the clean and of the noisy cube; with a path, also written there."""
-        from matplotlib.figure import Figure
+        from pipelines.evaluation.plots import new_figure
 
         band = len(self.clean) // 2
-        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        figure = new_figure(9, 4.6)
         for ax, (name, values) in zip(
             figure.subplots(1, 2), (("clean", self.clean), (self.record.case, self.noisy)), strict=True
         ):

@@ -45,12 +45,12 @@ def _grey(band: NDArray[np.floating], low: float, high: float) -> bytes:
 
 def cube_figure(result: Denoised) -> Figure:
     """Three bands before and after, the spectrum of the middle pixel, and the estimated noise of every band."""
-    from matplotlib.figure import Figure
+    from pipelines.evaluation.plots import new_figure
 
     noisy, clean = result.piece()
     bands = len(noisy)
     shown = sorted({bands // 6, _middle_band(noisy), min(bands - 1, 5 * bands // 6)})
-    figure = Figure(figsize=(11, 8.6), layout="constrained")
+    figure = new_figure(11, 8.6)
     top, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
     axes = top.subplots(2, len(shown), squeeze=False)
     for column, band in enumerate(shown):
@@ -86,9 +86,9 @@ def _places(result: Denoised) -> tuple[Any, str]:
 
 def cases_figure(cases: list[str], figures: dict[str, list[float]], own: str) -> Figure:
     """PSNR of every method under every noise case."""
-    from matplotlib.figure import Figure
+    from pipelines.evaluation.plots import new_figure
 
-    figure = Figure(figsize=(8.5, 1.4 + 0.5 * len(cases)), layout="constrained")
+    figure = new_figure(8.5, 1.4 + 0.5 * len(cases))
     ax = figure.subplots()
     places = np.arange(len(cases))[::-1]
     marks = "osD^vPX"

@@ -102,7 +102,8 @@ def _styled(draw: Callable[[], Figure]) -> Figure:
         return draw()
 
 
-def _new(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) that needs no display and that notebooks show."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _figure_class()(figsize=(width, height), layout="constrained")
@@ -222,7 +223,7 @@ def forecast_figure(
     def draw() -> Figure:
         columns = 1 if len(shown) < 3 else 2
         rows = -(-len(shown) // columns)
-        figure = _new(10.0, (4.6 if rows == 1 else 2.75 * rows) + 0.7)
+        figure = new_figure(10.0, (4.6 if rows == 1 else 2.75 * rows) + 0.7)
         axes = np.atleast_1d(np.asarray(figure.subplots(rows, columns, squeeze=False))).ravel()
         for place, panel in enumerate(shown):
             _panel(axes[place], panel, labelled=place >= len(shown) - columns)
@@ -272,7 +273,7 @@ def horizon_figure(
         raise InputError("nothing to draw", expected="at least one model")
 
     def draw() -> Figure:
-        figure = _new(10.0, 4.4)
+        figure = new_figure(10.0, 4.4)
         axes = figure.subplots()
         for place, (name, values) in enumerate(by_horizon.items()):
             errors = np.asarray(values, float)
@@ -308,7 +309,7 @@ def coverage_figure(runs: Mapping[str, tuple[ArrayLike, ArrayLike]], *, band: fl
         raise InputError("nothing to draw", expected="at least one run")
 
     def draw() -> Figure:
-        figure = _new(6.2, 5.6)
+        figure = new_figure(6.2, 5.6)
         axes = figure.subplots()
         ends = np.array([0.0, 100.0])
         axes.fill_between(ends, ends - 100 * band, ends + 100 * band, color="#d8dee4", linewidth=0, zorder=1)
@@ -348,7 +349,7 @@ def training_figure(history: Mapping[str, Sequence[float]], *, best: int | None 
     def draw() -> Figure:
         from matplotlib.ticker import MaxNLocator
 
-        figure = _new(10.0, 4.2)
+        figure = new_figure(10.0, 4.2)
         axes = figure.subplots()
         for place, (name, losses) in enumerate(history.items()):
             colour, style = SERIES[place % len(SERIES)]

@@ -48,7 +48,7 @@ def difference_figure(comparison: Comparison, *, title: str = "") -> Figure:
 
     def draw() -> Figure:
         width, below = 4.4, top + 0.34 * rows
-        figure = house._new(width + 2 * side, below + 1.0)
+        figure = house.new_figure(width + 2 * side, below + 1.0)
         axes = figure.subplots()
         span = count - 1.0
         inch = span / width  # ranks an inch
@@ -126,7 +126,7 @@ def sets_figure(
     some = f" ({len(order)} of {len(names)} sets, the largest differences)" if len(order) < len(names) else ""
 
     def draw() -> Figure:
-        figure = house._new(8.0, 1.7 + 0.24 * len(order))
+        figure = house.new_figure(8.0, 1.7 + 0.24 * len(order))
         axes = figure.subplots()
         rows = np.arange(len(order))[::-1]
         low, high = np.minimum(ours, theirs)[order], np.maximum(ours, theirs)[order]

@@ -22,9 +22,9 @@ _LEAST_SIDE = 576  # pixels that a piece is shown with
 
 def details_figure(pieces: Sequence[tuple[str, Detail]], model: str) -> Figure:
     """One row an image: the piece as it is, enlarged by bicubic interpolation, and by the model."""
-    from matplotlib.figure import Figure
+    from pipelines.evaluation.plots import new_figure
 
-    figure = Figure(figsize=(10.5, 3.7 * len(pieces)), layout="constrained")
+    figure = new_figure(10.5, 3.7 * len(pieces))
     axes = figure.subplots(len(pieces), 3, squeeze=False)
     for row, (name, detail) in zip(axes, pieces, strict=True):
         high, wide = detail.small.shape[:2]
@@ -40,12 +40,12 @@ def details_figure(pieces: Sequence[tuple[str, Detail]], model: str) -> Figure:
 
 def gains_figure(names: Sequence[str], own: Sequence[float], bicubic: Sequence[float], model: str) -> Figure:
     """PSNR of up to forty images by both, those with the largest gain, the largest on top; exact ones are left out."""
-    from matplotlib.figure import Figure
+    from pipelines.evaluation.plots import new_figure
 
     finite = np.flatnonzero(np.isfinite(own) & np.isfinite(bicubic))
     gains = np.asarray(own)[finite] - np.asarray(bicubic)[finite]
     order = finite[np.argsort(gains, kind="stable")[-40:]]
-    figure = Figure(figsize=(8, 1.2 + 0.32 * len(order)), layout="constrained")
+    figure = new_figure(8, 1.2 + 0.32 * len(order))
     ax = figure.subplots()
     places = np.arange(len(order))
     low, high = np.asarray(bicubic)[order], np.asarray(own)[order]

@@ -93,7 +93,7 @@ def test_an_image_is_enlarged_with_its_companions(command: Any, folder: pathlib.
     assert pathlib.Path("big.png.config.yaml").is_file()
     again = command(f"superres predict {folder / 'a.png'} --checkpoint {model} --quiet -o big.png")
     assert again.code == 2
-    assert "exists" in again.err
+    assert "never overwritten silently" in again.err
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "webp", "jpg"])
