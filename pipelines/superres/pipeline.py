@@ -74,7 +74,7 @@ class SuperResolver(FittedPipeline["Fitted"]):
         degrade: DegradeOptions = DegradeOptions(),  # noqa: B008 - frozen
         ensemble: bool = False,
         tile: int | None = None,
-        memory: int = 600,
+        memory: int = 500,
         limit: int = 500,
         first_frame: bool = False,
         start: str | None = None,

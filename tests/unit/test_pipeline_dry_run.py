@@ -90,8 +90,9 @@ PATHS: dict[str, tuple[Path, ...]] = {
             {"aggregate_kernel": 1},
         ),
     ),
-    # CFSR's depthwise convolutions are the GPU library's own, HSDT is torch's own operators throughout.
-    "superres": (Path("cfsr", _enlarger, {}, {}),),
+    # Without gradients CFSR takes its path of row bands for CPU tensors, which these are: no kernel is asked for there.
+    "superres": (Path("cfsr", _enlarger, {"convolution_kernel": 2, "correlation_kernel": 1}, {}),),
+    # HSDT is torch's own operators throughout.
     "denoise": (Path("hsdt", _denoiser, {}, {}),),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (
