@@ -70,7 +70,7 @@ def cube_figure(result: Denoised) -> Figure:
     left.legend(frameon=False)
     right.plot(place, result.levels.sigmas, color="0.3", lw=1)
     right.set_title("estimated noise of each band", fontsize=10)
-    right.set_ylabel(f"standard deviation ({result.cube.unit or 'value'})")
+    right.set_ylabel("standard deviation, in the same unit")
     right.set_ylim(bottom=0)
     for ax in (left, right):
         ax.set_xlabel(label)
@@ -99,11 +99,12 @@ def cases_figure(cases: list[str], figures: dict[str, list[float]], own: str) ->
             places,
             marker=marks[number % len(marks)],
             s=60 if mine else 30,
-            color="#0066a1" if mine else f"C{number}",
+            color="#0066a1" if mine else "0.6" if name == "noisy" else f"C{number}",
             zorder=3 if mine else 2,
             label=name,
         )
     ax.set_yticks(places, cases)
+    ax.set_ylim(-0.6, len(cases) - 0.4)
     ax.set_xlabel("PSNR, mean over bands (dB)")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
