@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import ConfigError
 
-__all__ = ["Listed", "check_attention", "chosen_options", "find_model"]
+__all__ = ["Listed", "ModelInfo", "check_attention", "chosen_options", "find_model"]
 
 
 class Listed(Protocol):
@@ -29,6 +30,36 @@ class Listed(Protocol):
     def uses_attention(self) -> bool:
         """Whether ``--attention`` means anything to it."""
         ...
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model: where it comes from and what it starts with.
+
+    Example:
+        >>> ModelInfo("bicubic", "Keys 1981", 0, "interpolation", baseline=True).uses_attention
+        False
+    """
+
+    name: str
+    paper: str
+    """Title with year and arXiv number; "ours" where there is none."""
+    sheet: int
+    """Number of the paper in `pipelines papers`; 0 where there is none."""
+    summary: str
+    learning_rate: float = 0.0
+    """Step size of Adam that training starts with; 0 for models without gradients."""
+    attention: str | None = None
+    """Default mechanism of models with a mixer (`--attention` swaps it)."""
+    baseline: bool = False
+    """Always reported beside the trained model."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Architecture options that the model has, with their defaults."""
+
+    @property
+    def uses_attention(self) -> bool:
+        """Whether `--attention` means anything to this model."""
+        return self.attention is not None
 
 
 _Model = TypeVar("_Model", bound=Listed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class Picture:
         return self.pixels if self.alpha is None else np.concatenate([self.pixels, self.alpha[..., None]], axis=2)
 
 
-class ImageRows:
+class ImageRows(ABC):
     """An open image that gives its rows piece by piece; each format has a subclass.
 
     Args:
@@ -135,10 +136,10 @@ class ImageRows:
             raise InputError("no such rows", where=self.path.name, found=found, expected=expected)
         return self._rows(start, stop)
 
-    def _rows(self, start: int, stop: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _rows(self, start: int, stop: int) -> np.ndarray: ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - what was decoded as a whole has nothing to close
         """Close the file; nothing can be read after."""
 
     def __enter__(self) -> ImageRows:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pipelines.errors import ConfigError
-from pipelines.model_list import chosen_options, find_model
+from pipelines.model_list import ModelInfo, chosen_options, find_model
 from pipelines.training.options import TrainOptions
 
 __all__ = [
@@ -76,36 +76,6 @@ class ArchOptions:
     """lmuformer: steps that the memory spans (the median length of the training series)."""
     causal: bool | None = None
     """lmuformer: see only the past, so that it can classify step by step (on)."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """One classifier: where it comes from and what it starts with.
-
-    Example:
-        >>> MODELS["vsformer"].attention, MODELS["minirocket"].baseline
-        ('prior_enhanced', True)
-    """
-
-    name: str
-    paper: str
-    """Title with year and arXiv number; "ours" where there is none."""
-    sheet: int
-    """Number of the paper in `pipelines papers`; 0 where there is none."""
-    summary: str
-    learning_rate: float = 0.0
-    """Step size of Adam that training starts with; 0 for models without gradients."""
-    attention: str | None = None
-    """Default mechanism of models with a mixer (`--attention` swaps it)."""
-    baseline: bool = False
-    """Always reported beside the trained model."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Architecture options that the model has, with their defaults."""
-
-    @property
-    def uses_attention(self) -> bool:
-        """Whether `--attention` means anything to this model."""
-        return self.attention is not None
 
 
 def _frozen(**defaults: Any) -> Mapping[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pipelines.errors import ConfigError
-from pipelines.model_list import chosen_options, find_model
+from pipelines.model_list import ModelInfo, chosen_options, find_model
 from pipelines.training.options import TrainOptions
 
 __all__ = ["CASES", "MODELS", "TRAINING", "ArchOptions", "ModelInfo", "Reading", "architecture", "check_values"]
@@ -44,36 +44,6 @@ class Reading:
     """Rows and columns of the image, for tables of bands and pixels."""
     no_data: float | None = None
     """Number that marks voxels without a value, instead of the file's own."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """One denoiser: where it comes from and what it starts with.
-
-    Example:
-        >>> MODELS["hsdt"].attention, MODELS["svd"].baseline
-        ('guided_spectral', True)
-    """
-
-    name: str
-    paper: str
-    """Title with year and arXiv number; "ours" where there is none."""
-    sheet: int
-    """Number of the paper in `pipelines papers`; 0 where there is none."""
-    summary: str
-    learning_rate: float = 0.0
-    """Step size of Adam that training starts with; 0 for models without gradients."""
-    attention: str | None = None
-    """Default mechanism of models with a mixer (`--attention` swaps it)."""
-    baseline: bool = False
-    """Always reported beside the trained model."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Architecture options that the model has, with their defaults."""
-
-    @property
-    def uses_attention(self) -> bool:
-        """Whether `--attention` means anything to this model."""
-        return self.attention is not None
 
 
 _INFOS = (

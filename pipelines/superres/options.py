@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from pipelines.errors import ConfigError
-from pipelines.model_list import chosen_options, find_model
+from pipelines.model_list import ModelInfo, chosen_options, find_model
 from pipelines.training.options import TrainOptions
 
 __all__ = ["MODELS", "TRAINING", "ArchOptions", "DegradeOptions", "ModelInfo", "architecture", "check_values"]
@@ -48,36 +48,6 @@ class DegradeOptions:
     """Standard deviation of Gaussian noise after it, on the scale of 0 to 255."""
     jpeg: int | None = None
     """Quality, 1 to 100, of a JPEG file through which the small image goes last."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """One model: where it comes from and what it starts with.
-
-    Example:
-        >>> MODELS["cfsr"].attention, MODELS["bicubic"].baseline
-        ('large_kernel', True)
-    """
-
-    name: str
-    paper: str
-    """Title with year and arXiv number; "ours" where there is none."""
-    sheet: int
-    """Number of the paper in `pipelines papers`; 0 where there is none."""
-    summary: str
-    learning_rate: float = 0.0
-    """Step size of Adam that training starts with; 0 for models without gradients."""
-    attention: str | None = None
-    """Default mechanism of models with a mixer (`--attention` swaps it)."""
-    baseline: bool = False
-    """Always reported beside the trained model."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Architecture options that the model has, with their defaults."""
-
-    @property
-    def uses_attention(self) -> bool:
-        """Whether `--attention` means anything to this model."""
-        return self.attention is not None
 
 
 _INFOS = (
