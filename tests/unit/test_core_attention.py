@@ -104,7 +104,8 @@ def test_registry_messages() -> None:
     assert spec("auto_correlation").complexity == "L log L"
     assert spec("softmax").summary.startswith("Multi-head attention")
     assert option_names("auto_correlation") == ["factor", "lags", "qkv_bias"]
-    assert names(grid=3) == []
+    assert names(grid=3) == ["guided_spectral"]
+    assert "large_kernel" in names(grid=2)
     with pytest.raises(MechanismError, match="did you mean auto_correlation"):
         get("autocorrelation")
     with pytest.raises(MechanismError, match=r"there are: .*softmax"):
