@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NoisyCube", "noise"]
 
-_BANDS = 31
-
 
 @dataclasses.dataclass
 class NoisyCube(Result):
@@ -123,12 +121,13 @@ def noise(d: Denoiser, data: Any, case: str) -> NoisyCube:
     from pipelines.data.datasets.noise import add_noise
     from pipelines.data.formats.cube_scale import fit_scale
     from pipelines.data.formats.cube_types import Cube, Layout
+    from pipelines.denoise.evaluation import BANDS
     from pipelines.denoise.predict import cube_of
     from pipelines.denoise.reading import PICTURES, clean_of, paths_of
 
     paths = [] if isinstance(data, np.ndarray) else paths_of(data)
     if len(paths) == 1 and paths[0].suffix.lower() in PICTURES:
-        values = clean_of(d, paths[0]).as_cube(_BANDS, d.seed)
+        values = clean_of(d, paths[0]).as_cube(BANDS, d.seed)
         cube = Cube(Path(f"{paths[0].stem}.npy"), "npy", values, Layout((0, 1, 2)))
     else:
         cube = cube_of(d, data)

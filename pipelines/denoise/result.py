@@ -80,6 +80,10 @@ class Denoised(Result):
                 f"{self.cube.shape[0]} bands, not the {module.num_bands} that queries were learned for: "
                 "bands attend by their own means"
             )
+        if module is not None and any(size % module.multiple for size in self.cube.shape[1:]):
+            notes.append(
+                f"rows and columns are mirrored up to multiples of {module.multiple} for the model, and cropped"
+            )
         return tuple(dict.fromkeys((*notes, *self.told)))
 
     def each(self, write: Callable[[int, Floats], object], progress: Progress | None = None) -> None:
