@@ -4,7 +4,8 @@ The order of epoch e is a permutation drawn from a generator of its own, seeded 
 same permutation and starts at the batch where it stopped. Before each batch is read the global generators are seeded by
 (seed, epoch, batch, rank), in workers and in the main process alike, so that a data set that augments from `random`,
 `numpy.random` or torch's global generator gives the same batch whatever was read before and however many workers read.
-A data set may do better and define `set_epoch(seed, epoch)`, called before the first batch of each epoch, from which it
+A data set may say itself which examples make a batch (`plan(seed, epoch)` -> lists of indices in which each example
+stands once, equally many lists every epoch): sound is batched by seconds. It may also define `set_epoch(seed, epoch)`, called before the first batch of each epoch, from which it
 can derive randomness for (seed, epoch, index): then its examples do not depend on the batch either. Validation reads as
 epoch 0.
 """
@@ -73,6 +74,7 @@ class BatchLoader:
         dataset: indexed, with `__len__`; read by `__getitems__(list)` (a list of examples, or a finished dict of
             tensors) where it has that, else by `__getitem__`.
         batch_size: examples of a batch over all processes; the last batch of an epoch may be smaller, none is dropped.
+            Of no use to a data set with a `plan`.
         seed: of order and augmentation.
         shuffle: whether an epoch is permuted.
         rank, world: this process and the number of processes.
@@ -99,9 +101,8 @@ class BatchLoader:
         workers: int = 0,
         pin: bool = False,
     ) -> None:
-        self._count = len(cast(Any, dataset))
-        self.batches = -(-self._count // batch_size)
-        self._jobs = _Jobs(self._count, batch_size, seed, shuffle, rank, world)
+        self._jobs = _Jobs(dataset, batch_size, seed, shuffle, rank, world)
+        self.batches = len(self._jobs.lists(1))
         self._loader: DataLoader[Batch] = DataLoader(
             _SeededReader(dataset, seed, rank),
             batch_size=None,
@@ -128,15 +129,24 @@ class BatchLoader:
 
 
 class _Jobs(Sampler[Job]):
-    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool, rank: int, world: int) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], batch_size: int, seed: int, shuffle: bool, rank: int, world: int
+    ) -> None:
         self.epoch, self.start = 1, 0
-        self._count, self._batch_size, self._seed, self._shuffle = count, batch_size, seed, shuffle
+        self._count, self._plan = len(cast(Any, dataset)), getattr(dataset, "plan", None)
+        self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
         self._rank, self._world = rank, world
+
+    def lists(self, epoch: int) -> list[torch.Tensor]:
+        """Indices of the examples of each batch, over all processes."""
+        if self._plan is not None:
+            return [torch.tensor(indices) for indices in self._plan(self._seed, epoch if self._shuffle else 0)]
+        order = epoch_order(self._count, self._seed, epoch) if self._shuffle else torch.arange(self._count)
+        return list(order.split(self._batch_size))
 
     def __iter__(self) -> Iterator[Job]:
         epoch, start = self.epoch, self.start
-        order = epoch_order(self._count, self._seed, epoch) if self._shuffle else torch.arange(self._count)
-        for number, indices in enumerate(order.split(self._batch_size)):
+        for number, indices in enumerate(self.lists(epoch)):
             if number >= start:
                 yield Job(epoch, number, *share(indices, self._rank, self._world))
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipelines.errors import ConfigError
 
-__all__ = ["PRECISIONS", "TrainOptions", "learning_rate_at"]
+__all__ = ["PRECISIONS", "TrainOptions", "learning_rate_at", "step_factor"]
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -34,11 +34,21 @@ class TrainOptions:
     patience: int = 3
     """Stop after this many epochs in a row without a better validation loss; 0 never stops early."""
 
-    schedule: Literal["halve", "constant", "cosine"] = "halve"
-    """Step size over the epochs: halve = halved every epoch from the third on (the papers' type1), constant, cosine."""
+    schedule: Literal["halve", "constant", "cosine", "noam"] = "halve"
+    """Step size over the epochs: halve = halved every epoch from the third on (the papers' type1), constant, cosine;
+    noam = rising over the warm-up, then falling with the square root of the steps."""
+
+    warmup_steps: int = 0
+    """Steps over which the step size rises from zero; noam needs at least one."""
 
     weight_decay: float = 0.0
-    """Weight decay of Adam (an L2 penalty added to the gradient)."""
+    """Weight decay of Adam (an L2 penalty added to the gradient; with decoupled, that of AdamW)."""
+
+    decoupled: bool = False
+    """Take the weight decay off the weights themselves, as AdamW does, instead of adding it to the gradient."""
+
+    average: int = 0
+    """Weights of so many best epochs are averaged at the end; 0 and 1 take those of the best one."""
 
     clip_norm: float | None = None
     """Largest norm of the gradient of all weights together; by default not limited."""
@@ -72,11 +82,22 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None:
                 _number(name, value, zero=False)
-        _choice("schedule", self.schedule, ("halve", "constant", "cosine"))
+        _choice("schedule", self.schedule, ("halve", "constant", "cosine", "noam"))
+        if self.schedule == "noam":
+            _whole("warmup_steps", self.warmup_steps, 1)
         return self
 
 
-_LEAST_WHOLE = {"epochs": 1, "batch_size": 1, "patience": 0, "workers": 0, "checkpoint_steps": 0, "max_steps": 0}
+_LEAST_WHOLE = {
+    "epochs": 1,
+    "batch_size": 1,
+    "patience": 0,
+    "workers": 0,
+    "checkpoint_steps": 0,
+    "max_steps": 0,
+    "warmup_steps": 0,
+    "average": 0,
+}
 
 
 def learning_rate_at(epoch: int, options: TrainOptions, base: float) -> float:
@@ -94,6 +115,23 @@ def learning_rate_at(epoch: int, options: TrainOptions, base: float) -> float:
     if options.schedule == "cosine":
         return base * 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / options.epochs))
     return base
+
+
+def step_factor(step: int, options: TrainOptions) -> float:
+    """What the step size of the epoch is multiplied by at a step, counted from 1.
+
+    Source of noam: Attention is all you need (arXiv 1706.03762), equation 3, scaled to 1 at the end of the warm-up.
+
+    Example:
+        >>> [step_factor(step, TrainOptions(schedule="noam", warmup_steps=4)) for step in (1, 4, 16)]
+        [0.25, 1.0, 0.5]
+        >>> [step_factor(step, TrainOptions(warmup_steps=2)) for step in (1, 2, 3)]
+        [0.5, 1.0, 1.0]
+    """
+    warm = options.warmup_steps
+    if options.schedule == "noam":
+        return min(step / warm, (warm / step) ** 0.5)
+    return min(1.0, step / warm) if warm else 1.0
 
 
 def _whole(name: str, value: object, least: int) -> None:

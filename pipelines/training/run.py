@@ -16,10 +16,11 @@ from pipelines.progress import Progress
 from pipelines.training import checkpoint, randomness
 from pipelines.training.batches import Batch, BatchLoader
 from pipelines.training.distributed import World
-from pipelines.training.options import TrainOptions, learning_rate_at
+from pipelines.training.averaging import BestEpochs
+from pipelines.training.options import TrainOptions, learning_rate_at, step_factor
 from pipelines.training.signals import SignalGuard
 from pipelines.training.state import RunState
-from pipelines.training.step import Carried, LossFn, Step, copied, moved, shapes
+from pipelines.training.step import Carried, LossFn, Step, moved, shapes
 
 __all__ = ["Run"]
 
@@ -45,7 +46,7 @@ class Run:
         self.world, self.guard, self.options, self.base, self.path = world, guard, options, base, path
         self.progress, self.model, self._double = progress, model, double
         self.state = RunState(threads=torch.get_num_threads())
-        self.best: dict[str, Tensor] = {}
+        self.best = BestEpochs(options.average)
         self.fingerprint: dict[str, Any] = {}
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not parameters:
@@ -53,13 +54,18 @@ class Run:
         model.to(world.device, torch.float64 if double else None)
         # A loss scale divides the gradient inside the fused step, where it could not be clipped.
         self.optimizer = torch.optim.Adam(
-            parameters, lr=base, weight_decay=options.weight_decay, fused=True if world.scaler is None else None
+            parameters,
+            lr=base,
+            weight_decay=options.weight_decay,
+            decoupled_weight_decay=options.decoupled,
+            fused=True if world.scaler is None else None,
         )
         self.module, self._stepper = world.fabric.setup(Step(model, loss_fn), self.optimizer)
         self._pending: list[Tensor] = []
         self._read_every = 1 if world.device.type == "cpu" else _READ_EVERY
         self._last_save = self._last_tick = time.monotonic()
         self._save_wanted = self._stop = False
+        self._rate = base
 
     def begin(self, fingerprint: dict[str, Any], *, resume: bool) -> None:
         """Take up the run of the checkpoint, or write the first one, which shows that the disk takes it."""
@@ -73,9 +79,7 @@ class Run:
         """Train epoch after epoch until the last one, the last step, or the end of patience."""
         self._last_tick = time.monotonic()
         while not self.state.finished:
-            rate = learning_rate_at(self.state.epoch, self.options, self.base)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            self._rate = rate = learning_rate_at(self.state.epoch, self.options, self.base)
             self._train_epoch(train_batches)
             self._end_epoch(rate, self._validate(val_batches))
             self.save()
@@ -85,8 +89,8 @@ class Run:
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        if self.best:
-            self.model.load_state_dict(self.best)
+        if weights := self.best.weights():
+            self.model.load_state_dict(weights)
         self.model.eval()
 
     def save(self) -> None:
@@ -108,7 +112,7 @@ class Run:
             "fingerprint": self.fingerprint,
             "progress": self.state.plain(),
             "model": self.model.state_dict(),
-            "best": self.best,
+            "best": self.best.plain(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.world.scaler.state_dict() if self.world.scaler is not None else {},
             "random": generators,
@@ -120,7 +124,7 @@ class Run:
         try:
             self.state = RunState.from_plain(saved["progress"])
             self.model.load_state_dict(saved["model"])
-            self.best = saved["best"]
+            self.best.restore(saved["best"])
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.world.scaler is not None:
                 self.world.scaler.load_state_dict(saved["scaler"])
@@ -165,6 +169,8 @@ class Run:
             self.world.fabric.clip_gradients(
                 self.module, self._stepper, max_norm=self.options.clip_norm, error_if_nonfinite=False
             )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate * step_factor(self.state.step + 1, self.options)
         self._stepper.step()
         self._pending.append(report)
         self.state.step += 1
@@ -253,9 +259,10 @@ class Run:
         # As in the released code of the papers, an equal loss counts as a better one.
         if value is None or judged <= state.best_value:
             state.best_value, state.best_epoch, state.waited = judged, state.epoch, 0
-            self.best = {} if value is None else copied(self.model)
         else:
             state.waited += 1
+        if value is not None:
+            self.best.offer(judged, self.model)
         state.history.append(
             {
                 "epoch": state.epoch,
