@@ -58,12 +58,13 @@ class NoisyCube(Result):
             RunError: the disk is full or not writable.
         """
         from pipelines.data.formats.cube_writing import CubeWriter
+        from pipelines.denoise.reading import with_file
         from pipelines.files import atomic_write, sidecar, write_failure
 
         target = Path(path)
         everywhere = slice(None)
         try:
-            with CubeWriter(self.cube, target) as out:
+            with with_file(self.cube) as like, CubeWriter(like, target) as out:
                 out.put(everywhere, everywhere, self.scale.backward(self.noisy))
         except OSError as error:
             raise write_failure(error, target) from error
@@ -120,15 +121,14 @@ def noise(d: Denoiser, data: Any, case: str) -> NoisyCube:
     """
     from pipelines.data.datasets.noise import add_noise
     from pipelines.data.formats.cube_scale import fit_scale
-    from pipelines.data.formats.cube_types import Cube, Layout
     from pipelines.denoise.evaluation import BANDS
     from pipelines.denoise.predict import cube_of
-    from pipelines.denoise.reading import PICTURES, clean_of, paths_of
+    from pipelines.denoise.reading import PICTURES, array_cube, clean_of, paths_of
 
     paths = [] if isinstance(data, np.ndarray) else paths_of(data)
     if len(paths) == 1 and paths[0].suffix.lower() in PICTURES:
         values = clean_of(d, paths[0]).as_cube(BANDS, d.seed)
-        cube = Cube(Path(f"{paths[0].stem}.npy"), "npy", values, Layout((0, 1, 2)))
+        cube = array_cube(values, f"{paths[0].stem}.npy")
     else:
         cube = cube_of(d, data)
     scale = fit_scale(cube, "cube")

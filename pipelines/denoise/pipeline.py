@@ -25,6 +25,7 @@ from pipelines.values import as_options
 
 if TYPE_CHECKING:
     from pipelines.denoise.engine import Fitted  # noqa: F401 - the parameter of the base class
+    from pipelines.denoise.folder import DenoisedCubes
     from pipelines.denoise.noising import NoisyCube
     from pipelines.denoise.result import Denoised
 
@@ -162,19 +163,34 @@ class Denoiser(FittedPipeline["Fitted"]):
         self._fitted = True
         return self
 
-    def predict(self, inputs: Any) -> Denoised:
-        """Denoise a cube when the result is saved, drawn or asked for its values.
+    def predict(self, inputs: Any) -> Denoised | DenoisedCubes:
+        """Denoise a cube, or all cubes of a folder, when the result is saved, drawn or asked for its values.
 
         Args:
-            inputs: a path, the name of an embedded cube, or an array (D, H, W), NaN where there is no value.
+            inputs: a path, the name of an embedded cube, or an array (D, H, W), NaN where there is no value; a folder,
+                with the folders in it; or a list of these.
+
+        Returns:
+            Denoised for a single cube. DenoisedCubes for a folder or a list, also of one: its cubes are read, denoised
+            and written one after the other, and one that is bad is left out and named in ``failures``.
 
         Raises:
-            InputError: a file that is no cube, damaged, or has one band.
+            InputError: a file that is no cube, damaged, or has one band; of several, when none is left; a folder
+                without cubes.
+
+        Example:
+            >>> import numpy as np
+            >>> noisy = np.random.default_rng(0).normal(0.5, 0.1, (6, 24, 24))
+            >>> several = Denoiser(model="svd").predict([noisy, "nowhere.mat"])
+            >>> [item.name for item in several.items], list(several.failures)
+            (['array-0.npy'], ['nowhere.mat'])
+            >>> bool(several.items[0].denoised().values().std() < 0.5 * noisy.std())
+            True
         """
         from pipelines.denoise.predict import predict
 
         self._ready("predict")
-        return predict(self, inputs)
+        return predict(self._as_it_is(), inputs)
 
     def evaluate(self, data: Any) -> Evaluation:
         """Add noise to clean cubes, remove it, and compare: PSNR, SSIM, spectral angle, ERGAS, beside the rules.
@@ -208,12 +224,12 @@ class Denoiser(FittedPipeline["Fitted"]):
 
     def demo(self) -> tuple[Evaluation, Denoised]:
         """Denoise a lifted photograph under two kinds of noise, and a real cube of the MUSE spectrograph."""
+        from pipelines.denoise.predict import cube_of, denoised
         from pipelines.denoise.reading import demo_cube
 
         self._ready("demo")
-        twin = self.clone(cases=("noniid", "mixture"))
-        twin._state, twin._fitted = self.state, True
-        return twin.evaluate(demo_cube(self.seed)), self.predict("demo")
+        twin = self._as_it_is(cases=("noniid", "mixture"))
+        return twin.evaluate(demo_cube(self.seed)), denoised(twin, cube_of(twin, "demo"))
 
     @classmethod
     def from_official(cls, path: str | Path, **params: Any) -> Self:
@@ -267,6 +283,12 @@ class Denoiser(FittedPipeline["Fitted"]):
         self._state, self._fitted = twin.state, True
         self._state.origin = "hsdt_s, shipped with the package"
         return True
+
+    def _as_it_is(self, **changes: Any) -> Self:
+        """The same fitted pipeline, of which a later ``fit`` changes nothing."""
+        twin = self.clone(**changes)
+        twin._state, twin._fitted, twin.run = self.state, True, self.run
+        return twin
 
     def _ready(self, what: str) -> None:
         self._check()

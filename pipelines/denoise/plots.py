@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipelines.denoise.folder import Shown
     from pipelines.denoise.result import Denoised
 
-__all__ = ["band_pictures", "cases_figure", "cube_figure"]
+__all__ = ["band_pictures", "band_shown", "cases_figure", "cube_figure", "cubes_figure", "grey_pair"]
 
 _SIDE = 576  # pixels that a band is shown with
 _LEAST_SHARE, _MOST_SHARE = 0.02, 0.98
@@ -25,12 +27,32 @@ def _middle_band(noisy: NDArray[np.floating]) -> int:
     return int(np.argsort(spread, kind="stable")[len(spread) // 2])
 
 
-def band_pictures(result: Denoised) -> tuple[bytes, bytes, int]:
-    """One band before and after as PNG on one grey scale, and which band it is."""
+def band_shown(result: Denoised) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
+    """Which band of the middle is shown, and (h, w) of it before and after."""
     noisy, clean = result.piece()
     band = _middle_band(noisy)
-    low, high = np.nanquantile(noisy[band], [_LEAST_SHARE, _MOST_SHARE])
-    return _grey(noisy[band], low, high), _grey(clean[band], low, high), band
+    return band, noisy[band].astype(np.float32), clean[band].astype(np.float32)
+
+
+def grey_pair(noisy: NDArray[np.floating], clean: NDArray[np.floating]) -> tuple[bytes, bytes]:
+    """A band (h, w) before and after as PNG on one grey scale."""
+    low, high = _ends(noisy)
+    return _grey(noisy, low, high), _grey(clean, low, high)
+
+
+def band_pictures(result: Denoised) -> tuple[bytes, bytes, int]:
+    """One band before and after as PNG on one grey scale, and which band it is."""
+    band, noisy, clean = band_shown(result)
+    return *grey_pair(noisy, clean), band
+
+
+def _ends(band: NDArray[np.floating]) -> tuple[float, float]:
+    """What is shown black and white."""
+    known = band[np.isfinite(band)]
+    if not known.size:  # no voxel of the middle has a value
+        return 0.0, 1.0
+    low, high = np.quantile(known, [_LEAST_SHARE, _MOST_SHARE])
+    return float(low), float(high)
 
 
 def _grey(band: NDArray[np.floating], low: float, high: float) -> bytes:
@@ -54,7 +76,7 @@ def cube_figure(result: Denoised) -> Figure:
     top, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
     axes = top.subplots(2, len(shown), squeeze=False)
     for column, band in enumerate(shown):
-        low, high = np.nanquantile(noisy[band], [_LEAST_SHARE, _MOST_SHARE])
+        low, high = _ends(noisy[band])
         for row, (name, values) in enumerate((("noisy", noisy), (result.model, clean))):
             ax = axes[row][column]
             ax.imshow(values[band], cmap="gray", vmin=low, vmax=high, interpolation="nearest")
@@ -75,6 +97,20 @@ def cube_figure(result: Denoised) -> Figure:
     for ax in (left, right):
         ax.set_xlabel(label)
         ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def cubes_figure(shown: Sequence[tuple[str, Shown]], model: str) -> Figure:
+    """One row a cube: a band of its middle before and after."""
+    from pipelines.evaluation.plots import new_figure
+
+    figure = new_figure(8, 3.9 * len(shown))
+    for row, (name, one) in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
+        low, high = _ends(one.noisy)
+        for ax, (title, values) in zip(row, ((name, one.noisy), (model, one.clean)), strict=True):
+            ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            ax.set_title(f"{title}, band {one.band}", fontsize=10)
+            ax.set_axis_off()
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +13,34 @@ from pipelines.errors import InputError
 
 if TYPE_CHECKING:
     from pipelines.data.formats.cube_types import Cube
+    from pipelines.denoise.folder import DenoisedCubes
     from pipelines.denoise.pipeline import Denoiser
 
 
-def predict(d: Denoiser, inputs: Any) -> Denoised:
-    """Open a cube, fit its scale, and estimate its noise.
+def predict(d: Denoiser, inputs: Any) -> Denoised | DenoisedCubes:
+    """Open a cube and look at it; of a folder or a list only open all, one after the other.
 
     Raises:
-        InputError: not a cube.
+        InputError: not a cube, or none of several.
+    """
+    from pipelines.denoise.folder import predict_several
+    from pipelines.denoise.reading import is_several
+
+    return predict_several(d, inputs) if is_several(inputs) else denoised(d, cube_of(d, inputs))
+
+
+def denoised(d: Denoiser, cube: Cube) -> Denoised:
+    """Fit a cube's scale, estimate its noise and plan its tiles.
+
+    Raises:
+        InputError: no voxel has a value.
+        ConfigError: not enough memory is allowed for one tile.
+
+    Complexity: O(D^2 H W) where the model sees a subspace, else O(D H W).
     """
     from pipelines.data.formats.cube_scale import fill_unknown, fit_scale
     from pipelines.denoise.preparation import Preparation
 
-    cube = cube_of(d, inputs)
     scale = fit_scale(cube, "band")
     plan = d.state.plan(cube.shape, memory=d.memory, tile=d.tile)
 
@@ -63,11 +77,10 @@ def cube_of(d: Denoiser, inputs: Any) -> Cube:
     Raises:
         InputError: several files, or not a cube.
     """
-    from pipelines.data.formats.cube_types import Cube, Layout
-    from pipelines.denoise.reading import open_cube, paths_of
+    from pipelines.denoise.reading import array_cube, open_cube, paths_of
 
     if isinstance(inputs, np.ndarray):
-        return Cube(Path("array.npy"), "npy", inputs, Layout((0, 1, 2)))
+        return array_cube(inputs)
     paths = paths_of(inputs)
     if len(paths) > 1:
         raise InputError(

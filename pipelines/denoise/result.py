@@ -122,12 +122,13 @@ class Denoised(Result):
             RunError: the disk is full or not writable.
         """
         from pipelines.data.formats.cube_writing import CubeWriter
+        from pipelines.denoise.reading import with_file
         from pipelines.files import write_failure
 
         target = Path(path)
         squares = _Squares(self.cube)
         try:
-            with CubeWriter(self.cube, target) as out:
+            with with_file(self.cube) as like, CubeWriter(like, target) as out:
 
                 def write(row: int, values: Floats) -> None:
                     rows = slice(row, row + values.shape[1])
@@ -183,10 +184,19 @@ class Denoised(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what the cube is, its noise, and a sum of the middle of the answer."""
+        return {
+            "model": self.model,
+            **self.facts(),
+            "middle_sha256": hashlib.sha256(self.piece()[1].astype(np.float32).tobytes()).hexdigest(),
+            "notes": list(self.notes),
+            "provenance": dataclasses.asdict(self.provenance),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What was found out about the cube, without denoising it once more after ``save``."""
         chi = self.chi_square()
         sigmas = [None if not np.isfinite(s) else float(s) for s in self.levels.sigmas]
         return {
-            "model": self.model,
             "cube": self.cube.describe(),
             "scale": {"low": self.prepared.low.tolist(), "width": self.prepared.width.tolist()},
             "subspace": None if self.prepared.space is None else self.prepared.space.rank,
@@ -194,9 +204,6 @@ class Denoised(Result):
             "noise": {"sigma": sigmas, "correlation": self.levels.correlation, "unit": self.cube.unit},
             "chi_square": None if chi is None else {"value": chi.value, "used": chi.used, "left_out": chi.left_out},
             "tiles": self.plan.tiles,
-            "middle_sha256": hashlib.sha256(self.piece()[1].astype(np.float32).tobytes()).hexdigest(),
-            "notes": list(self.notes),
-            "provenance": dataclasses.asdict(self.provenance),
         }
 
     def fill_report(self, report: Report) -> None:

@@ -176,3 +176,69 @@ def test_the_shipped_model_beats_the_truncated_svd() -> None:
     assert evaluation.provenance.weights == "hsdt_s, shipped with the package"
     best = max(figures["psnr"] for figures in evaluation.baselines.values())
     assert evaluation.metrics["psnr"] > best + 2
+
+
+def _some_bad(folder: pathlib.Path) -> None:
+    """Two bad cubes beside three good ones, and a good one in a folder below."""
+    whole = (folder / "c0.npy").read_bytes()
+    (folder / "cut.npy").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.mat").write_text("date,value")
+    (folder / "more").mkdir()
+    (folder / "more" / "c0.npy").write_bytes(whole)
+
+
+def test_a_folder_goes_on_after_a_bad_file(command: Any, clean: pathlib.Path, model: pathlib.Path) -> None:
+    _some_bad(clean)
+    line = f"denoise predict {clean} --read.axis 2 --checkpoint {model} --quiet"
+    done = command(f"{line} --json -o out/")
+    assert done.code == 1, done.err
+    said = json.loads(done.out)
+    assert set(said["failures"]) == {"cut.npy", "text.mat"}
+    names = ["c0.npy", "c1.npy", "c2.npy", "more/c0.npy"]
+    assert [cube["name"] for cube in said["cubes"]] == names
+    assert sorted(p.relative_to("out/clean").as_posix() for p in pathlib.Path("out/clean").rglob("*.*")) == names
+    assert sorted(p.name for p in pathlib.Path("out").glob("*.*")) == ["clean.png", "config.yaml", "report.html"]
+    single = line.replace(str(clean), str(clean / "c1.npy"))
+    assert command(f"{single} -o one.npy").code == 0
+    assert (np.load("one.npy") == np.load("out/clean/c1.npy")).all()
+    page = pathlib.Path("out/report.html").read_text()
+    assert page.count('type="range"') == 4
+    assert "cut.npy is left out" in page
+    done = command(f"{line} -o told/")
+    assert done.code == 1
+    assert "2 could not be denoised" in done.out
+    assert "note: text.mat is left out: " in done.out
+    (clean / "cut.npy").unlink()
+    (clean / "text.mat").unlink()
+    assert command(f"{line} -o good/").code == 0
+
+
+def test_a_folder_and_a_cube_in_one_command(command: Any, clean: pathlib.Path) -> None:
+    _some_bad(clean)
+    done = command(f"denoise predict {clean} {clean / 'c1.npy'} --read.axis 2 --model svd --quiet --json -o out")
+    assert done.code == 1, done.err
+    said = json.loads(done.out)["answers"]
+    assert [set(one.get("failures", ())) for one in said] == [{"cut.npy", "text.mat"}, set()]
+    assert (np.load("out/clean-clean/c1.npy") == np.load("out/c1-c1-clean.npy")).all()
+
+
+def test_folders_without_an_answer_are_refused(refused: Any, clean: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "photo.png").write_bytes(b"")
+    line = "--model svd --quiet -o out/"
+    refused(f"denoise predict empty {line}", "empty: no cube in this folder", ".mat", ".hdr", ".fts")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.mat").write_text("date,value")
+    refused(f"denoise predict bad {line}", "bad: no cube could be denoised", "text.mat")
+    np.save(tmp_path / "bad" / "nothing.npy", np.full((20, 24, 8), np.nan, np.float32))
+    refused(f"denoise predict bad {line}", "no voxel has a value", "text.mat")
+    refused(f"denoise predict {clean} --read.axis 2 --model svd -o a.npy --quiet", "several cubes need a folder")
+
+
+def test_a_photograph_becomes_a_noisy_cube(command: Any) -> None:
+    from pipelines.data.catalog import entry, sample_path
+
+    photograph = sample_path(entry("chelsea", "superres"))
+    done = command(f"denoise noise --data {photograph} --case gaussian30 --quiet -o lifted.npy")
+    assert done.code == 0, done.err
+    assert np.load("lifted.npy").shape == (31, 300, 451)
