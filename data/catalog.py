@@ -187,8 +187,32 @@ _ENTRIES = (
         "MUSE cube of the Ultra Deep Field with the variance of its noise, 250 bands x 30 x 30, 483 to 514 nm",
         "whole cubes",
     ),
+    Entry(
+        "phrases",
+        "transcribe",
+        "speech/phrases.tsv",
+        ColumnOptions(),
+        "CC BY-SA 3.0",
+        "Allison Smith, prompts of Asterisk",
+        "d55bc1b61cfbde6ab0e9c36b99e15bd43b39e8fa1ef5e8bf9b99fef7add1af42",
+        475,
+        "telephone prompts, digits, letters, phonetic alphabet of one voice: 17.5 min of English at 8 kHz, with texts",
+        "58 recordings of 50 phrases held out",
+    ),
+    Entry(
+        "librivox",
+        "transcribe",
+        "speech/librivox.tsv",
+        ColumnOptions(),
+        "public domain",
+        "LibriVox, through pocketsphinx's test data",
+        "8b2e0319673695c7f97e023544d0772509a40fb7825617d39a2007da9dd923e3",
+        5,
+        "five sentences of Sense and Sensibility, read aloud: 25 s of English at 16 kHz, with texts",
+        "never trained on",
+    ),
 )
-_DEMO = {"forecast": "vic_elec", "classify": "watch", "superres": "coffee", "denoise": "muse"}
+_DEMO = {"forecast": "vic_elec", "classify": "watch", "superres": "coffee", "denoise": "muse", "transcribe": "phrases"}
 
 PUBLIC = (
     PublicSet("ETTh1", "ETTh1.csv", 17_420, 7, "ett-hour", "h", "HUFL"),

@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     from pipelines.forecast.pipeline import Forecaster as Forecaster
     from pipelines.official import load_official as load_official
     from pipelines.superres.pipeline import SuperResolver as SuperResolver
+    from pipelines.transcribe.pipeline import Transcriber as Transcriber
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "Denoiser", "Forecaster", "SuperResolver", "__version__", "load", "load_official"]
+__all__ = [
+    "Classifier",
+    "Denoiser",
+    "Forecaster",
+    "SuperResolver",
+    "Transcriber",
+    "__version__",
+    "load",
+    "load_official",
+]
 
 #: Public name -> module; resolved on first use so that importing the package stays light.
 _LAZY = {
@@ -23,6 +33,7 @@ _LAZY = {
     "Denoiser": "pipelines.denoise.pipeline",
     "Forecaster": "pipelines.forecast.pipeline",
     "SuperResolver": "pipelines.superres.pipeline",
+    "Transcriber": "pipelines.transcribe.pipeline",
     "load_official": "pipelines.official",
 }
 

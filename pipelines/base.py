@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.errors import ConfigError
-from pipelines.values import agrees, plain_params, shown_value, to_json
+from pipelines.values import agrees, of_kind, plain_params, shown_value, to_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -405,7 +405,7 @@ class Pipeline(ABC):
         for name, value in changes.items():
             stored = getattr(self, name)
             if name in allowed:
-                setattr(self, name, value)
+                setattr(self, name, of_kind(stored, value, name))
             elif not agrees(stored, value):
                 raise ConfigError(
                     f"the checkpoint was made with another {name}",

@@ -39,6 +39,12 @@ DOMAINS: dict[str, Domain] = {
     "denoise": Domain(
         "denoise", "pipelines.denoise.pipeline", "Denoiser", "denoise hyperspectral cubes (MATLAB, ENVI, GeoTIFF, FITS)"
     ),
+    "transcribe": Domain(
+        "transcribe",
+        "pipelines.transcribe.pipeline",
+        "Transcriber",
+        "turn speech into text with times (WAV, FLAC, MP3, video)",
+    ),
 }
 
 #: Verbs that every domain has.

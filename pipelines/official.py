@@ -41,6 +41,7 @@ OFFICIAL: dict[str, str] = {
     "lmuformer": "pipelines.classify.models.lmuformer:from_official",
     "cfsr": "pipelines.superres.models.cfsr:from_official",
     "hsdt": "pipelines.denoise.models.hsdt:from_official",
+    "mamba": "pipelines.transcribe.models.mamba_weights:from_official",
 }
 
 
@@ -117,6 +118,14 @@ FINGERPRINTS: dict[str, Fingerprint] = {
             r"tail[.]weight",
         ),
         parts={"encoder layer": r"encoder[.]layers[.](\d+)[.].*"},
+    ),
+    # Our own recognisers hold such blocks too, but below the names of their directions.
+    "mamba": Fingerprint(
+        tuple(
+            rf"(?:.*(?<!ahead)(?<!back)[.])?{name}"
+            for name in ("A_log", "conv1d[.]weight", "x_proj[.]weight", "dt_proj[.]weight")
+        ),
+        parts={"layer": r"(?:.*[.])?layers[.](\d+)[.]mixer[.].*"},
     ),
 }
 

@@ -42,6 +42,19 @@ def as_options(cls: type[Options], value: Options | Mapping[str, Any], where: st
     return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
 
 
+def of_kind(stored: Any, value: Any, where: str) -> Any:
+    """A new value for an argument: where options are stored and a mapping is given, the options that it describes.
+
+    Example:
+        >>> from pipelines.training.options import TrainOptions
+        >>> of_kind(TrainOptions(), {"epochs": 3}, "train").epochs, of_kind(1, 2, "seed")
+        (3, 2)
+    """
+    if dataclasses.is_dataclass(stored) and isinstance(value, Mapping):
+        return as_options(type(stored), value, where)
+    return value
+
+
 def agrees(stored: Any, asked: Any) -> bool:
     """Whether an argument given by the user contradicts the stored one; unset (None) parts ask for nothing."""
     if dataclasses.is_dataclass(asked) and not isinstance(asked, type):

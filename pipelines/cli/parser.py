@@ -15,8 +15,6 @@ from pipelines.base import Pipeline
 from pipelines.domains import COMMON_VERBS, did_you_mean
 from pipelines.errors import ConfigError
 
-#: Verbs that take their inputs as words, not by --data.
-POSITIONAL = frozenset({"predict"})
 #: What a verb that streams takes as its words.
 STREAMED = "`-` for standard input, files with one step a line (.csv, .tsv, .txt, .jsonl), or whole sets of series"
 
@@ -72,7 +70,7 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     streams = verb in cls.streams
     if streams:
         parser.add_argument("inputs", nargs="+", type=str, help=STREAMED)
-    elif verb in POSITIONAL:
+    elif is_positional(cls, verb):
         parser.add_argument("inputs", nargs="+", type=str, help="files, or names from `pipelines list`")
     elif takes_archive(cls, verb):
         parser.add_argument("--data", type=str | None, default=None, help="a path, or a name from the catalogue")
@@ -88,6 +86,17 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     parser.add_class_arguments(StreamOptions if streams else RunOptions, None)
     parser.set_defaults({"data": None} if verb == "export" else {})
     return parser
+
+
+def is_positional(cls: type[Pipeline], verb: str) -> bool:
+    """Whether a verb takes its inputs as words, not by --data: its method calls them ``inputs``.
+
+    Example:
+        >>> from pipelines.domains import pipeline_class
+        >>> is_positional(pipeline_class("superres"), "predict"), is_positional(pipeline_class("superres"), "fit")
+        (True, False)
+    """
+    return "inputs" in inspect.signature(getattr(cls, cls.verbs.get(verb, verb))).parameters
 
 
 def takes_archive(cls: type[Pipeline], verb: str) -> bool:

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.base import Pipeline, Result, Run
 from pipelines.cli.output import FOLDER_VERBS, Answer, Output, stem_of, tell, unused
-from pipelines.cli.parser import POSITIONAL, RunOptions, parse, takes_archive, to_yaml
+from pipelines.cli.parser import RunOptions, is_positional, parse, takes_archive, to_yaml
 from pipelines.domains import pipeline_class
 from pipelines.errors import ConfigError, Interrupted
 
@@ -82,7 +82,7 @@ def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace,
     if archive:
         _check_one_source(values["data"], values["archive"], options)
     given_data = values.get("data") or (values["archive"] if archive else None)
-    sources = list(values["inputs"]) if verb in POSITIONAL else [given_data] if given_data else []
+    sources = list(values["inputs"]) if is_positional(cls, verb) else [given_data] if given_data else []
     asked = set(vars(given))
     return Call(
         cls=cls,
@@ -205,7 +205,7 @@ def _answer(call: Call, source: str, output: Output, part: str) -> Answer:
 def _how_to_resume(call: Call, output: Output) -> str:
     """The command that goes on with this run: its configuration lies in the folder."""
     words = ["pipelines", call.cls.domain, call.verb]
-    words += call.sources if call.verb in POSITIONAL else []
+    words += call.sources if is_positional(call.cls, call.verb) else []
     words += ["--resume", str(output.home)]
     words += ["--output", str(output.file)] if output.file is not None else []
     return f"Continue with: {shlex.join(words)}"

@@ -5,9 +5,9 @@ same permutation and starts at the batch where it stopped. Before each batch is 
 (seed, epoch, batch, rank), in workers and in the main process alike, so that a data set that augments from `random`,
 `numpy.random` or torch's global generator gives the same batch whatever was read before and however many workers read.
 A data set may say itself which examples make a batch (`plan(seed, epoch)` -> lists of indices in which each example
-stands once, equally many lists every epoch): sound is batched by seconds. It may also define `set_epoch(seed, epoch)`, called before the first batch of each epoch, from which it
-can derive randomness for (seed, epoch, index): then its examples do not depend on the batch either. Validation reads as
-epoch 0.
+stands once, equally many lists every epoch): sound is batched by seconds. It may also define `set_epoch(seed, epoch)`,
+called before the first batch of each epoch, from which it can derive randomness for (seed, epoch, index): then its
+examples do not depend on the batch either. Validation reads as epoch 0.
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ class BatchLoader:
 
 
 class _Jobs(Sampler[Job]):
-    def __init__(
-        self, dataset: Dataset[Any], batch_size: int, seed: int, shuffle: bool, rank: int, world: int
-    ) -> None:
+    def __init__(self, dataset: Dataset[Any], batch_size: int, seed: int, shuffle: bool, rank: int, world: int) -> None:
         self.epoch, self.start = 1, 0
         self._count, self._plan = len(cast(Any, dataset)), getattr(dataset, "plan", None)
         self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle

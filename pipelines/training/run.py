@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from pipelines.errors import ConfigError, Interrupted, RunError, WeightsError
 from pipelines.progress import Progress
 from pipelines.training import checkpoint, randomness
+from pipelines.training.averaging import BestEpochs
 from pipelines.training.batches import Batch, BatchLoader
 from pipelines.training.distributed import World
-from pipelines.training.averaging import BestEpochs
 from pipelines.training.options import TrainOptions, learning_rate_at, step_factor
 from pipelines.training.signals import SignalGuard
 from pipelines.training.state import RunState

@@ -27,6 +27,8 @@ LIGHT = [
     *([["superres", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
     ["denoise", "--help"],
     *([["denoise", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "noise")]),
+    ["transcribe", "--help"],
+    *([["transcribe", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "align", "stream")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]

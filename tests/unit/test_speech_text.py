@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from pipelines.data.datasets.speech_numbers import digits_of
 from pipelines.data.datasets.speech_spellings import american_spellings
-from pipelines.data.datasets.speech_text import NORMALISERS, normaliser, prepare_text
+from pipelines.data.datasets.speech_text import NORMALISERS, Normaliser, normaliser, prepare_text
 from pipelines.data.datasets.speech_units import ENGLISH, Units
 from pipelines.data.errors import InputError
 
 RAW, WORDS = NORMALISERS["raw"], NORMALISERS["english"]
 #: What rules react to, for texts in which they meet.
-PARTS = (
-    "one two five ten thirteen nineteen twenty eighty eighties hundred hundredth thousand million first second third "
-    "twentieth and point zero oh percent dollars cents per cent it's he'd been won't can't don't mr. dr st. u.s. colour "
-    "organise cheque um uhm hmm mhm [x] ( ) ] [ ' - . , % $ $5 5% 3.5 1,000 20 007 1st 1980s é ß ’ ' 'd n't 's o'clock "
-    "the cat gonna İ ½ ² … dialogue storey practise licence"
-).split()
+_PARTS = """one two five ten thirteen nineteen twenty eighty eighties hundred hundredth thousand million first second
+third twentieth and point zero oh percent dollars cents per cent it's he'd been won't can't don't mr. dr st. u.s. colour
+organise cheque um uhm hmm mhm [x] ( ) ] [ ' - . , % $ $5 5% 3.5 1,000 20 007 1st 1980s é ß ’ ' 'd n't 's o'clock the
+cat gonna İ ½ ² … dialogue storey practise licence"""
+PARTS = _PARTS.split()
+_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 
 def texts() -> st.SearchStrategy[str]:
@@ -34,8 +36,7 @@ def texts() -> st.SearchStrategy[str]:
 
 @settings(max_examples=400)
 @given(texts(), st.sampled_from([RAW, WORDS]))
-def test_normalising_twice_changes_nothing(text: str, rule: object) -> None:
-    assert callable(rule)
+def test_normalising_twice_changes_nothing(text: str, rule: Normaliser) -> None:
     once = rule(text)
     assert rule(once) == once
     assert once == " ".join(once.split())
@@ -50,15 +51,10 @@ def test_digits_of_numbers_once_is_enough(words: list[str]) -> None:
 
 def spoken(value: int) -> str:
     """A number as it is said, written independently of the reader under test."""
-    ones = (
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-    )
-    ones += "seventeen eighteen nineteen".split()
-    tens = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
     if value < 20:
-        return ones[value]
+        return _SMALL.split()[value]
     if value < 100:
-        return tens[value // 10] + (f" {ones[value % 10]}" if value % 10 else "")
+        return _TENS.split()[value // 10 - 2] + (f" {spoken(value % 10)}" if value % 10 else "")
     for size, name in ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred")):
         if value >= size:
             rest = value % size
@@ -167,8 +163,8 @@ def test_upper_and_lower_case_compare_alike() -> None:
     """Fact sheet: raw mode compares in upper case; lower case is the same comparison."""
     generator = random.Random(0)
     for _ in range(100):
-        text = "".join(generator.choice("abcdefg' -.éß") for _ in range(30))
-        assert RAW(text) == RAW(RAW(text).upper()) or "ß" in text
+        text = "".join(generator.choice("abcdefg' -.é") for _ in range(30))
+        assert RAW(text) == RAW(text.upper())
 
 
 def test_american_spellings_are_no_british_ones() -> None:

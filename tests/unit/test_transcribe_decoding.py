@@ -14,6 +14,7 @@ import torch
 from pipelines.data.datasets.speech_units import Units
 from pipelines.errors import ConfigError, InputError
 from pipelines.transcribe.decoding.ctc import greedy, prefix_beam
+from pipelines.transcribe.decoding.fusion import Fusion
 from pipelines.transcribe.decoding.joint import attention_greedy, joint_beam
 from pipelines.transcribe.decoding.ngram import NGram
 from pipelines.transcribe.decoding.prefix_score import PrefixScorer
@@ -27,10 +28,10 @@ def _frames(steps: int, size: int, seed: int, peak: float = 0.5) -> np.ndarray:
     return np.log(np.random.default_rng(seed).dirichlet(np.full(size, peak), steps) + 1e-12)
 
 
-def _all_texts(logp: np.ndarray) -> dict[Text, float]:
-    """Every text with the sum over its paths, by listing all paths that do not use id 1."""
+def _all_texts(logp: np.ndarray, *, boundary: bool = False) -> dict[Text, float]:
+    """Every text with the sum over its paths, by listing all paths; those through id 1 only if asked for."""
     sums: dict[Text, float] = {}
-    usable = [number for number in range(logp.shape[1]) if number != 1]
+    usable = [number for number in range(logp.shape[1]) if number != 1 or boundary]
     for path in itertools.product(usable, repeat=len(logp)):
         text = tuple(number for number, _ in itertools.groupby(path) if number != 0)
         sums[text] = sums.get(text, 0.0) + math.exp(sum(logp[t, number] for t, number in enumerate(path)))
@@ -142,18 +143,17 @@ def test_a_language_model_counts_as_it_should_in_both_beams(unit: Any) -> None:
 
     def language(text: Text) -> float:
         line = units.decode(text)
+        tokens = list(line)  # spaces at the ends and in runs are tokens too
         if unit == "word":
-            unknown = [word for word in line.split() if word not in lm.ids]
-            spelled = -sum(len(word) + 1 for word in unknown) * math.log(3)  # a, b, or the end of the word
-        else:
-            tokens, spelled = list(line), 0.0
-            context, total = lm.start(), 0.0
-            for token in tokens:  # spaces at the ends and in runs are tokens too
-                total += lm.logp(context, lm.token_id(token))
-                context = lm.advance(context, lm.token_id(token))
-            return total + lm.logp(context, 0)
-        facts = lm.perplexity([line])
-        return -facts.tokens * math.log(facts.value) + spelled
+            *begin, last = line.split(" ")
+            tokens = [*begin, *([last] if last else [])]
+        total, history = 0.0, []
+        for token in tokens:
+            total += lm.score(history, token)
+            if unit == "word" and token not in lm.ids:
+                total -= (len(token) + 1) * math.log(3)  # spelled with a, b and the end of the word
+            history += [token] if token else []
+        return total + lm.score(history, "</s>")
 
     expected = {text: value + 0.8 * language(text) + 0.3 * len(text) for text, value in truth.items()}
     options = {"lm": lm, "lm_weight": 0.8, "length_bonus": 0.3, "units": units}
@@ -163,6 +163,8 @@ def test_a_language_model_counts_as_it_should_in_both_beams(unit: Any) -> None:
         assert hypothesis.score == pytest.approx(expected[hypothesis.ids], abs=1e-9)
         assert hypothesis.parts["ctc"] == pytest.approx(truth[hypothesis.ids])
         assert hypothesis.parts["lm"] == pytest.approx(language(hypothesis.ids))
+    ready = {**options, "lm": Fusion(lm, units), "units": None}
+    assert prefix_beam(logp, beam=10**6, least=0, **ready) == found
     joined = joint_beam(_Even(units.size), logp, beam=2000, ctc_weight=1.0, **options)
     assert joined[0].ids == found[0].ids
     for hypothesis in joined:
@@ -172,7 +174,7 @@ def test_a_language_model_counts_as_it_should_in_both_beams(unit: Any) -> None:
 @pytest.mark.parametrize(("steps", "size", "seed"), SIZES)
 def test_prefix_probabilities_are_sums_over_texts(steps: int, size: int, seed: int) -> None:
     logp = _frames(steps, size, seed)
-    truth = _all_texts(logp)
+    truth = _all_texts(logp, boundary=True)  # whatever follows the prefix
     scorer = PrefixScorer(logp)
     units = np.arange(2, size)
     state, texts = scorer.start(), [()]
@@ -183,7 +185,7 @@ def test_prefix_probabilities_are_sums_over_texts(steps: int, size: int, seed: i
             for j, unit in enumerate(units.tolist()):
                 longer = (*text, unit)
                 total = sum(math.exp(value) for other, value in truth.items() if other[: len(longer)] == longer)
-                assert math.exp(psi[i, j]) == pytest.approx(total, abs=1e-12)
+                assert math.exp(psi[i, j]) == pytest.approx(total, abs=1e-9)
         rows = np.repeat(np.arange(len(texts)), len(units))
         state = scorer.extend(state, rows, np.tile(units, len(texts)))
         texts = [(*text, unit) for text in texts for unit in units.tolist()]

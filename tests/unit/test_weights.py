@@ -260,7 +260,9 @@ def test_options_are_checked():
 def test_unknown_model_says_which_there_are():
     with pytest.raises(ConfigError, match=r"did you mean autoformer\?"):
         load_official("autofomer", {})
-    with pytest.raises(ConfigError, match="Expected: autoformer, cfsr, dlinear, hsdt, linear, lmuformer, nlinear"):
+    with pytest.raises(
+        ConfigError, match="Expected: autoformer, cfsr, dlinear, hsdt, linear, lmuformer, mamba, nlinear"
+    ):
         load_official("zzz", {})
 
 

@@ -1,0 +1,1 @@
+"""Speech recognition: from sound to text with times, offline and as it arrives."""

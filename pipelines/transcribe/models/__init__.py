@@ -1,0 +1,1 @@
+"""Speech recognition architectures and the layers that they share."""
