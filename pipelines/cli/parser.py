@@ -17,6 +17,8 @@ from pipelines.errors import ConfigError
 
 #: What a verb that streams takes as its words.
 STREAMED = "`-` for standard input, files with one step a line (.csv, .tsv, .txt, .jsonl), or whole sets of series"
+#: What a verb that listens takes as its words.
+HEARD = "recordings, `-` for raw samples (or a file) on standard input, or `mic` for the microphone"
 
 
 @dataclasses.dataclass
@@ -69,7 +71,7 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML with any of the options below; flags override it")
     streams = verb in cls.streams
     if streams:
-        parser.add_argument("inputs", nargs="+", type=str, help=STREAMED)
+        parser.add_argument("inputs", nargs="+", type=str, help=HEARD if listens(cls, verb) else STREAMED)
     elif is_positional(cls, verb):
         parser.add_argument("inputs", nargs="+", type=str, help="files, or names from `pipelines list`")
     elif takes_archive(cls, verb):
@@ -83,7 +85,8 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     parser.add_class_arguments(cls, None)
     if own - set(cls.param_names()):
         parser.add_method_arguments(cls, method.__name__, None, skip={"data", "inputs", "path", *cls.param_names()})
-    parser.add_class_arguments(StreamOptions if streams else RunOptions, None)
+    skipped = {"every"} if listens(cls, verb) else set()
+    parser.add_class_arguments(StreamOptions if streams else RunOptions, None, skip=skipped)
     parser.set_defaults({"data": None} if verb == "export" else {})
     return parser
 
@@ -97,6 +100,17 @@ def is_positional(cls: type[Pipeline], verb: str) -> bool:
         (True, False)
     """
     return "inputs" in inspect.signature(getattr(cls, cls.verbs.get(verb, verb))).parameters
+
+
+def listens(cls: type[Pipeline], verb: str) -> bool:
+    """Whether a verb streams sound, not steps: its method has a pace, ``realtime``.
+
+    Example:
+        >>> from pipelines.domains import pipeline_class
+        >>> listens(pipeline_class("transcribe"), "stream"), listens(pipeline_class("classify"), "stream")
+        (True, False)
+    """
+    return verb in cls.streams and "realtime" in inspect.signature(getattr(cls, cls.verbs[verb])).parameters
 
 
 def takes_archive(cls: type[Pipeline], verb: str) -> bool:

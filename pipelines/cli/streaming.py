@@ -1,12 +1,14 @@
-"""Verbs that answer step by step: lines come in, one JSON object goes out after each, in constant memory.
+"""Verbs that answer as their input arrives: one JSON object a line goes out, in constant memory.
 
-A domain marks such a verb in ``Pipeline.streams``; the verb's method gives a :class:`StepStream`.
+A domain marks such a verb in ``Pipeline.streams``; the verb's method gives a :class:`StepStream`, which answers after
+each line that comes in, or a :class:`SoundStream`, which listens and answers when it has something to say.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -19,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from pipelines.base import Pipeline, Run
-from pipelines.cli.parser import StreamOptions, parse
+from pipelines.cli.parser import StreamOptions, listens, parse
 from pipelines.errors import ConfigError, InputError, Interrupted
 
 if TYPE_CHECKING:
     from pipelines.data.formats.step_lines import Step
 
-__all__ = ["Latency", "StepStream", "run_stream"]
+__all__ = ["Latency", "SoundStream", "StepStream", "run_stream"]
 
 #: Files of these endings hold one step a line; everything else is read as a whole set of series.
 LINE_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
@@ -59,6 +61,22 @@ class StepStream(Protocol):
         ...
 
 
+class SoundStream(Protocol):
+    """What a domain's listening method gives: it takes whole sources and tells events as they arise."""
+
+    def events(self, source: str, say: Callable[[str], None], /) -> Iterator[dict[str, Any]]:
+        """JSON-ready events of a file, standard input (``-``) or a microphone, and notes to `say`."""
+        ...
+
+    def flush(self) -> list[dict[str, Any]]:
+        """What remains to be told of a source that was interrupted."""
+        ...
+
+    def summary(self) -> str:
+        """One line: what was heard, and how fast the answers were."""
+        ...
+
+
 def run_stream(cls: type[Pipeline], verb: str, argv: list[str]) -> int:
     """Run one streaming verb of a domain.
 
@@ -72,25 +90,34 @@ def run_stream(cls: type[Pipeline], verb: str, argv: list[str]) -> int:
         Interrupted: a signal; answers before it have been written.
         RunError: the output cannot be written.
     """
-    from pipelines.cli.verbs import open_checkpoint
     from pipelines.progress import Progress
 
     resolved, given, parser = parse(cls, verb, argv)
     values = parser.instantiate_classes(resolved)
-    options = StreamOptions(**{f.name: values[f.name] for f in dataclasses.fields(StreamOptions)})
+    asked = {f.name: values[f.name] for f in dataclasses.fields(StreamOptions) if f.name in values}
+    options = StreamOptions(**asked)
     sources = [str(source) for source in values["inputs"]]
     sink = _checked(cls, verb, options, sources)
     params = {name: values[name] for name in cls.param_names()}
     changes = {name: value for name, value in params.items() if name in vars(given)}
     run = Run(progress=Progress(quiet=options.quiet))
-    pipeline = open_checkpoint(cls, options.checkpoint or "", params, changes)
+    pipeline = _pipeline(cls, verb, options, params, changes)
     pipeline.run = run
-    stream: StepStream = getattr(pipeline, cls.verbs[verb])()
-    teller = _Teller(stream, sink, options.every, run.say)
+    if options.checkpoint is None:
+        run.say("no --checkpoint: the weights that ship are used")
+    method = getattr(pipeline, cls.verbs[verb])
+    own = {name: values[name] for name in inspect.signature(method).parameters if name not in params}
+    stream: Any = method(**own)
+    kind = _Hearer if listens(cls, verb) else _Teller
+    teller = kind(stream, sink, options.every, run.say)
     try:
         with sink:
-            for source in sources:
-                teller.take(_steps(stream, source, run.say), source if len(sources) > 1 else None)
+            try:
+                for source in sources:
+                    teller.take(source, {"input": source} if len(sources) > 1 else {})
+            except (KeyboardInterrupt, Interrupted):
+                teller.stop()
+                raise
     except (KeyboardInterrupt, Interrupted) as stop:
         run.say(teller.summary())
         signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
@@ -111,17 +138,38 @@ def _checked(cls: type[Pipeline], verb: str, options: StreamOptions, sources: Se
 
     if options.every < 1:
         raise ConfigError("must be at least 1", where="--every", found=options.every)
-    if options.checkpoint is None:
+    for source in sources:
+        if listens(cls, verb):
+            _check_sound(source)
+        elif source != "-" and Path(source).suffix.lower() in LINE_ENDINGS:
+            check_file(Path(source))
+    return _Sink.plan(options)
+
+
+def _check_sound(source: str) -> None:
+    from pipelines.data.formats.audio_source import open_source
+
+    if source not in ("-", "mic"):
+        open_source(source).close()
+
+
+def _pipeline(
+    cls: type[Pipeline], verb: str, options: StreamOptions, params: dict[str, Any], changes: dict[str, Any]
+) -> Pipeline:
+    """The model of --checkpoint, or else the one that ships with the domain."""
+    from pipelines.cli.verbs import open_checkpoint
+
+    if options.checkpoint is not None:
+        return open_checkpoint(cls, options.checkpoint, params, changes)
+    pipeline = cls(**params)
+    if not pipeline.adopt_shipped():
         raise ConfigError(
             "a stream needs a fitted model",
             where="--checkpoint",
             expected="the folder that `fit` wrote",
             cure=f"fit one with `{cls.streams[verb]}`, then add --checkpoint model/",
         )
-    for source in sources:
-        if source != "-" and Path(source).suffix.lower() in LINE_ENDINGS:
-            check_file(Path(source))
-    return _Sink.plan(options)
+    return pipeline
 
 
 # From lines to answers ----------------------------------------------------------------------------------------------
@@ -172,11 +220,10 @@ class _Teller:
         self._over: deque[str] = deque(maxlen=_REMEMBERED)
         self._warned = False
 
-    def take(self, steps: Iterator[Step], source: str | None) -> None:
-        """All steps of one input; `source` is told where there are several."""
-        about = {} if source is None else {"input": source}
+    def take(self, source: str, about: dict[str, str]) -> None:
+        """All steps of one input; `about` it is told with each answer."""
         fresh = True
-        for step in steps:
+        for step in _steps(self.stream, source, self.say):
             began = time.perf_counter()
             if fresh or step.begins or step.series != self._name:
                 self._end()
@@ -191,6 +238,9 @@ class _Teller:
                 self._write()
             self.latency.add(time.perf_counter() - began)
         self._end()
+
+    def stop(self) -> None:
+        """Every answer that was due has been given."""
 
     def _begin(self, name: str | None) -> None:
         if name is not None and name in self._over and not self._warned:
@@ -220,6 +270,34 @@ class _Teller:
             middle, most = (1e3 * self.latency.quantile(share) for share in (0.5, 0.95))
             said += f"; latency a step: median {middle:.2f} ms, 95th percentile {most:.2f} ms"
         return said
+
+
+class _Hearer:
+    """Takes sources of sound one by one, and writes the events; an interruption tells what was said until then."""
+
+    def __init__(self, stream: SoundStream, sink: _Sink, every: int, say: Callable[[str], None]) -> None:
+        self.stream, self.sink, self.say = stream, sink, say  # of `every` there is one: each event is told
+        self.told = 0
+        self._about: dict[str, str] = {}
+
+    def take(self, source: str, about: dict[str, str]) -> None:
+        """All events of one source; `about` it is told with each."""
+        self._about = about
+        for event in self.stream.events(source, self.say):
+            self._write(event)
+
+    def stop(self) -> None:
+        """What has been heard and not told."""
+        for event in self.stream.flush():
+            self._write(event)
+
+    def summary(self) -> str:
+        """One line: how much was heard, and how long after it the answers came."""
+        return self.stream.summary()
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self.sink.write(json.dumps({**self._about, **event}, allow_nan=False, ensure_ascii=False))
+        self.told += 1
 
 
 class Latency:

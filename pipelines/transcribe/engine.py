@@ -120,8 +120,15 @@ def fit(t: Transcriber, data: Any) -> Fitted:
     for part, fastest in ((learned, max(t.augment.speeds, default=1.0)), (held, 1.0)):
         shelf, failures, told = fill_shelf(part.utterances, t.sound.rate, options, hours=hours, progress=progress)
         notes += [f"left out: {problem}" for problem in failures.values()]
-        notes += [f"{count} recordings {note}" for note, count in told.items()]
+        notes += [f"{count} recordings: {note}" for note, count in told.items()]
         shelf, ids, dropped = _long_enough(shelf, texts, units, fastest)
+        if not ids:
+            raise InputError(
+                "no recording is long enough for its text",
+                where=corpus.name,
+                found=f"{dropped} that are too short",
+                expected="a frame of 40 ms for each unit at least",
+            )
         if dropped:
             notes.append(f"{dropped} recordings are too short for their texts and were left out")
         shelves.append(shelf)
@@ -148,7 +155,7 @@ def fit(t: Transcriber, data: Any) -> Fitted:
     }
     known, judged = (torch.tensor([identity(one) for one in shelf.utterances]) for shelf in shelves)
     words = {word for one in shelves[0].utterances for word in texts[one.id].split()}
-    said = (*corpus.notes, *notes)
+    said = (*learned.notes, *notes)
     return Fitted(t.model, model, units, features, summary, known, judged, frozenset(words), said)
 
 
@@ -182,6 +189,8 @@ def _texts(t: Transcriber, learned: Corpus, held: Corpus) -> tuple[Units, dict[s
             cure="add them to --units.alphabet, or leave them out with --units.unknown drop",
         )
     notes = [f"{outside.total()} characters outside the alphabet were left out of the texts"] if outside else []
+    if units.kind == "sentencepiece" and units.size - 2 < t.units.size:
+        notes.append(f"SentencePiece finds {units.size - 2} pieces in these texts, of the {t.units.size} asked for")
     return units, texts, notes
 
 

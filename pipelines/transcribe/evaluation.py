@@ -94,14 +94,14 @@ def _held_out(t: Transcriber, corpus: Corpus) -> tuple[list[Utterance], list[str
     held = set(t.state.held.tolist())
     known = set(t.state.trained.tolist()) | held
     fresh = [one for one in asked.utterances if identity(one) not in known]
+    judged = [one for one in asked.utterances if identity(one) in held]
     notes = list(corpus.notes)
     if len(corpus) > len(spoken):
         notes.append(f"{len(corpus) - len(spoken)} recordings without a text are not measured")
-    if len(asked) > len(fresh):
-        notes.append(f"{len(asked) - len(fresh)} recordings were trained on or chose the epoch and are left out")
     if fresh:
+        if len(asked) > len(fresh):
+            notes.append(f"{len(asked) - len(fresh)} recordings were trained on or chose the epoch and are left out")
         return fresh, notes
-    judged = [one for one in asked.utterances if identity(one) in held]
     if not judged:
         raise InputError(
             "nothing to measure on",
@@ -109,10 +109,9 @@ def _held_out(t: Transcriber, corpus: Corpus) -> tuple[list[Utterance], list[str
             found=f"{len(corpus)} recordings, {len(asked)} of them with texts, all of them trained on",
             expected="recordings with texts that the model has not seen",
         )
-    return judged, [
-        *corpus.notes,
-        f"measured on the {len(judged)} recordings that chose the epoch: figures may flatter",
-    ]
+    if len(asked) > len(judged):
+        notes.append(f"{len(asked) - len(judged)} recordings were trained on and are left out")
+    return judged, [*notes, f"measured on the {len(judged)} recordings that chose the epoch: figures may flatter"]
 
 
 def _summary(
@@ -146,6 +145,8 @@ def _summary(
         "seconds": seconds,
     }
     decoded, plain = (listener.says for listener in listeners)
+    baselines = {} if plain == decoded else {plain: _rates(baseline)}
+    baselines["no text"] = _rates(score_texts(references[:count], [""] * count, normaliser=chosen, seed=t.seed))
     intervals = {"wer": clean.wer_interval, "cer": clean.cer_interval}
     return SpeechEvaluation(
         model=t.model,
@@ -155,7 +156,7 @@ def _summary(
         counts={"utterances": count, "words": clean.words.length},
         provenance=t.provenance(corpus.name),
         intervals={name: pair for name, pair in intervals.items() if pair is not None},
-        baselines={plain: _rates(baseline)} if plain != decoded else {},
+        baselines=baselines,
         details=details,
         notes=(*notes, *clean.notes),
         facts={"source": corpus.name, "utterances": count, "minutes": round(seconds / 60, 2)},

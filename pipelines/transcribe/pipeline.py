@@ -216,12 +216,35 @@ class Transcriber(FittedPipeline["Fitted"]):
         self._ready("evaluate")
         return evaluate(self, data)
 
-    def stream(self) -> LiveTranscription:
-        """Listen to sound as it arrives; the result takes blocks of samples and answers with words."""
+    def stream(
+        self,
+        *,
+        partials: bool = True,
+        rate: int = 16_000,
+        encoding: str = "s16le",
+        channels: int = 1,
+        realtime: bool = False,
+    ) -> LiveTranscription:
+        """Write down what is said while it is said: live sound in, texts out, in constant memory.
+
+        The result takes blocks of samples (``push``), or listens to a whole source (``events``).
+
+        Args:
+            partials: tell what has been understood before a stretch of speech is over; causal models alone can.
+            rate: of raw samples on standard input, Hz.
+            encoding: of raw samples on standard input: s8, u8, s16le, s16be, s24le, s32le or f32le.
+            channels: of raw samples on standard input, that alternate.
+            realtime: take files at the pace at which they would be heard.
+
+        Raises:
+            ConfigError: nothing is fitted, and no weights ship for these arguments.
+        """
         from pipelines.transcribe.streaming import LiveTranscription
 
         self._ready("stream")
-        return LiveTranscription(self)
+        return LiveTranscription(
+            self, partials=partials, rate=rate, encoding=encoding, channels=channels, realtime=realtime
+        )
 
     def demo(self) -> tuple[Evaluation, Transcripts]:
         """Read the embedded phrases that the shipped model was not trained on, and show some of them."""

@@ -88,11 +88,12 @@ class Recordings(Dataset[dict[str, Tensor]]):
         """Features (B, T, M) and their lengths, tokens (B, U) from id 1 on, what follows each, units for CTC."""
         generators = [torch.Generator().manual_seed(derive_seed(self._seed, self._epoch, index)) for index in indices]
         drawn = [self._draw(index, generator) for index, generator in zip(indices, generators, strict=True)]
-        found = [self._features(torch.from_numpy(samples)) for samples, _ in drawn]
+        found = [
+            self._masked(self._features(torch.from_numpy(samples)), generator)
+            for (samples, _), generator in zip(drawn, generators, strict=True)
+        ]
         lengths = torch.tensor([len(one) for one in found])
         features = nn.utils.rnn.pad_sequence(found, batch_first=True)
-        if self._augment is not None:
-            features = self._masked(features, lengths, generators[0])
         texts = [torch.tensor(ids, dtype=torch.long) for _, ids in drawn]
         start = torch.tensor([START])
         tokens = [torch.cat([start, ids]) for ids in texts]
@@ -106,19 +107,20 @@ class Recordings(Dataset[dict[str, Tensor]]):
             "counts": torch.tensor([len(ids) for ids in texts]),
         }
 
-    def _masked(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+    def _masked(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (T, M) of one recording; its masks must not depend on what else is in the batch."""
         augment = self._augment
         if augment is None:
             return features
         return spec_augment(
-            features,
-            lengths,
+            features.unsqueeze(0),
+            torch.tensor([len(features)]),
             generator,
             time_masks=augment.time_masks,
             time_width=augment.time_width,
             freq_masks=augment.band_masks,
             freq_width=augment.band_width,
-        )
+        ).squeeze(0)
 
     def _draw(self, index: int, generator: torch.Generator) -> tuple[NDArray[np.float32], tuple[int, ...]]:
         samples, ids = self._shelf.samples(index), self._texts[index]

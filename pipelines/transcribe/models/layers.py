@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_attention import TokenMixer, build, spec
+from core_attention import MechanismError, TokenMixer, build, spec
 from core_attention.layers import FeedForward
 from pipelines.errors import ConfigError
 
@@ -17,6 +17,8 @@ __all__ = ["ConformerLayer", "SambaLayer", "build_mixer"]
 
 def build_mixer(name: str, dim: int, heads: int, *, causal: bool, options: dict[str, Any] | None = None) -> TokenMixer:
     """A mechanism for frames of speech: any for sequences of any length.
+
+    One that can only look back does so in an encoder of whole recordings too.
 
     Raises:
         ConfigError: a mechanism that needs one length, extras, or another grid, or cannot be causal where it must.
@@ -39,7 +41,12 @@ def build_mixer(name: str, dim: int, heads: int, *, causal: bool, options: dict[
             "this mechanism does not fit", where="attention", found=name, expected=f"one that {missing[0]}"
         )
     flags = {"causal": causal} if found.causal else {}
-    return build(name, dim, heads, **flags, **(options or {}))
+    try:
+        return build(name, dim, heads, **flags, **(options or {}))
+    except MechanismError:
+        if causal or not found.causal:
+            raise
+        return build(name, dim, heads, causal=True, **(options or {}))
 
 
 class SambaLayer(nn.Module):

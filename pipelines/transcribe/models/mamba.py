@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -181,8 +181,7 @@ class _Backbone(nn.Module):
         """Tokens (B, L) after what left ``states``, one a layer: normed features (B, L, d_model) and the states."""
         residual, after = self._wide(self.embedding(input_ids)), []
         for layer, state in zip(self.layers, states, strict=True):
-            if not isinstance(layer, _Layer):
-                raise TypeError(f"a layer is a {type(layer).__name__}")
+            layer = cast(_Layer, layer)
             out = layer.mixer.ssm(_normed(layer.norm, residual), state=state)
             residual = self._wide(residual + out.y)
             after.append(out.state)

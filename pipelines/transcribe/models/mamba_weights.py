@@ -88,7 +88,8 @@ def from_official(
     """
     del attn_cfg, initializer_cfg, fused_add_norm, use_fast_path, layer_idx
     del dt_min, dt_max, dt_init, dt_scale, dt_init_floor
-    given = dict(zip(_BLOCK_ARGUMENTS, (d_model, d_state, d_conv, expand, dt_rank, conv_bias, bias), strict=True))
+    values = (d_model, d_state, d_conv, expand, dt_rank, conv_bias, bias)
+    given: dict[str, Any] = dict(zip(_BLOCK_ARGUMENTS, values, strict=True))
     tensors, layers = _without_prefix(state_dict)
     sizes = _sizes(tensors, f"backbone.layers.{layers[0]}.mixer." if layers else "")
     _agree_block(given, sizes)
@@ -157,7 +158,7 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
 
 
 def _sizes(tensors: Mapping[str, Tensor], first: str) -> dict[str, Any]:
-    shapes = {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()}
+    shapes: dict[str, tuple[int, ...]] = {key: tuple(getattr(value, "shape", ())) for key, value in tensors.items()}
     try:
         inner, state = shapes[first + "A_log"]
         double, dim = shapes[first + "in_proj.weight"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_attention.positions import sinusoidal
@@ -16,6 +17,7 @@ __all__ = ["EncoderState", "Recogniser", "Scorer"]
 
 #: Mechanisms that know the order of tokens by themselves.
 ORDERED = ("selective_ssm", "legendre")
+_ROUNDED = 64  # features; lengths are rounded up to a multiple
 _LAYERS = {"samba": SambaLayer, "conformer": ConformerLayer}
 
 
@@ -115,12 +117,16 @@ class Recogniser(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, T, M) and lengths (B,) to frames (B, S, dim), about a quarter as many, and theirs."""
+        frames = (features.shape[1] + 3) // 4
+        if not torch.compiler.is_exporting():
+            # Few different lengths: what torch's convolutions keep for each shape grew by hundreds of megabytes.
+            features = F.pad(features, (0, 0, 0, -features.shape[1] % _ROUNDED))
         x, lengths = self.front(features, lengths)
         mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         x = self.dropout(self._placed(x, 0))
         for layer in self.layers:
             x = layer(x, mask, None)[0]
-        return self.norm(x), lengths
+        return self.norm(x[:, :frames]), lengths
 
     def encode_piece(self, features: Tensor, state: EncoderState | None) -> tuple[Tensor, EncoderState]:
         """The next features (B, T, M) of a recording to the frames (B, S, dim) that they complete; causal only."""

@@ -83,6 +83,7 @@ class TextDecoder(nn.Module):
         ConfigError: a mechanism that cannot read a recording.
 
     Example:
+        >>> import torch
         >>> decoder = TextDecoder(7, 8, 1)
         >>> decoder(torch.tensor([[1, 4]]), torch.zeros(1, 5, 8), None).shape
         torch.Size([1, 2, 7])
