@@ -170,7 +170,8 @@ class Output:
             return self.file
         if not several:
             return self.home / answer.default_name
-        return unused(self.home, f"{stem_of(source)}-{answer.default_name}", self.written)
+        name, stem = answer.default_name, stem_of(source)
+        return unused(self.home, name if stem_of(name) == stem else f"{stem}-{name}", self.written)
 
 
 def stem_of(source: str) -> str:

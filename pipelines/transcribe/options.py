@@ -205,9 +205,17 @@ def architecture(name: str, size: str, arch: ArchOptions) -> dict[str, Any]:
 
 
 def check_values(
-    sound: SoundOptions, augment: AugmentOptions, decode: DecodeOptions, *, ctc: float, seconds: float, valid: float
+    sound: SoundOptions,
+    augment: AugmentOptions,
+    decode: DecodeOptions,
+    units: UnitOptions = UnitOptions(),
+    *,
+    ctc: float,
+    seconds: float,
+    valid: float,
+    formats: tuple[str, ...] = ("txt",),
 ) -> None:
-    """Refuse numbers that cannot be.
+    """Refuse numbers and names that cannot be.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -225,6 +233,14 @@ def check_values(
     _share("ctc", ctc)
     _share("augment.noise", augment.noise)
     _share("augment.join", augment.join)
+    if not augment.speeds or not all(0.5 <= speed <= 2 for speed in augment.speeds):
+        raise ConfigError("out of range", where="augment.speeds", found=augment.speeds, expected="factors of 0.5 to 2")
+    _choice("decode.method", decode.method, ("auto", "greedy", "ctc", "beam"))
+    _choice("decode.lm_unit", decode.lm_unit, ("char", "word"))
+    _choice("units.kind", units.kind, ("char", "byte", "sentencepiece"))
+    _choice("units.unknown", units.unknown, ("refuse", "drop"))
+    if not formats:
+        raise ConfigError("nothing to write", where="formats", expected="txt, srt, vtt, tsv or json")
     if not 0 < valid < 1:
         raise ConfigError("out of range", where="valid", found=valid, expected="above 0 and below 1")
     if not seconds > 0:
@@ -248,6 +264,11 @@ def _whole(name: str, value: object, least: int, most: int | None = None) -> Non
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         expected = f"a whole number from {least}" + (f" to {most}" if most is not None else "")
         raise ConfigError("out of range", where=name, found=value, expected=expected)
+
+
+def _choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError("there is no such choice", where=name, found=value, expected=" or ".join(known))
 
 
 def _share(name: str, value: float) -> None:

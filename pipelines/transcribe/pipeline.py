@@ -305,7 +305,16 @@ class Transcriber(FittedPipeline["Fitted"]):
         from pipelines.transcribe.segments import check_segments
 
         architecture(self.model, self.size, self.arch)
-        check_values(self.sound, self.augment, self.decode, ctc=self.ctc, seconds=self.batch_seconds, valid=self.valid)
+        check_values(
+            self.sound,
+            self.augment,
+            self.decode,
+            self.units,
+            ctc=self.ctc,
+            seconds=self.batch_seconds,
+            valid=self.valid,
+            formats=self.formats,
+        )
         check_segments(self.segment)
         check_attention(MODELS, self.model, self.attention)
         self.train.validate()

@@ -74,7 +74,7 @@ def check_segments(options: SegmentOptions) -> None:
     Example:
         >>> check_segments(SegmentOptions(overlap=9.0))
         Traceback (most recent call last):
-        pipelines.errors.ConfigError: segments.overlap: out of range. Found: 9.0. Expected: 0 to 5 seconds, a quarter...
+        pipelines.errors.ConfigError: segment.overlap: out of range. Found: 9.0. Expected: 0 to 5 seconds, a quarter...
     """
     o = options
     quarter = f"0 to {o.longest / 4:g} seconds, a quarter of longest"
@@ -90,7 +90,7 @@ def check_segments(options: SegmentOptions) -> None:
     )  # fmt: skip
     for name, value, fits, expected in rules:
         if not fits:  # a NaN fits nowhere
-            raise ConfigError("out of range", where=f"segments.{name}", found=value, expected=expected)
+            raise ConfigError("out of range", where=f"segment.{name}", found=value, expected=expected)
 
 
 class Segmenter:

@@ -22,6 +22,7 @@ from pipelines.domains import DOMAINS
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
 from pipelines.superres.models.cfsr import CFSR
+from pipelines.transcribe.models.recogniser import Recogniser
 
 pytestmark = pytest.mark.skipif(_inspect.unavailable() is not None, reason=str(_inspect.unavailable()))
 
@@ -73,6 +74,28 @@ def _denoiser() -> Made:
     return make("hsdt_4", num_bands=6), (torch.rand(1, 1, 6, 8, 8), [True] * 11)
 
 
+class _Both(nn.Module):
+    """A recogniser whose two answers, of the frames and of the text, are one number."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        super().__init__()
+        self.recogniser = recogniser
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        logp, _, scores = self.recogniser(features, lengths, tokens)
+        return logp.sum() if scores is None else logp.sum() + scores.sum()
+
+
+def _recogniser(**choices: Any) -> Callable[[], Made]:
+    """A small recogniser: two recordings, 30 ids, texts of 5 tokens."""
+
+    def make() -> Made:
+        model = _Both(Recogniser(30, 40, dim=16, layers=1, channels=(8, 4), **choices))
+        return model, (torch.randn(2, 40, 40), torch.tensor([40, 28]), torch.randint(2, 30, (2, 5)))
+
+    return make
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -94,6 +117,30 @@ PATHS: dict[str, tuple[Path, ...]] = {
     "superres": (Path("cfsr", _enlarger, {"convolution_kernel": 2, "correlation_kernel": 1}, {}),),
     # HSDT is torch's own operators throughout.
     "denoise": (Path("hsdt", _denoiser, {}, {}),),
+    # Samba scans the frames (twice where both directions are read); its decoder scans the tokens, the recording, and
+    # the tokens again from where the recording ended.
+    "transcribe": (
+        Path(
+            "samba",
+            _recogniser(decoder_layers=1),
+            {"scan_kernel": 5, "scan_gradient_kernel": 5},
+            {"scan_kernel": 5},
+        ),
+        Path(
+            "samba, causal",
+            _recogniser(decoder_layers=1, causal=True),
+            {"scan_kernel": 4, "scan_gradient_kernel": 4},
+            {"scan_kernel": 4},
+        ),
+        Path(
+            "conformer, selective_ssm",
+            _recogniser(kind="conformer", decoder_layers=0, attention="selective_ssm"),
+            {"scan_kernel": 2, "scan_gradient_kernel": 2},
+            {"scan_kernel": 2},
+        ),
+        # Without a mechanism on kernels the Conformer is torch's own operators throughout.
+        Path("conformer, softmax", _recogniser(kind="conformer", decoder_layers=0, attention="softmax"), {}, {}),
+    ),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (
         Path(

@@ -121,7 +121,7 @@ class Recogniser(nn.Module):
         if not torch.compiler.is_exporting():
             # Few different lengths: what torch's convolutions keep for each shape grew by hundreds of megabytes.
             features = F.pad(features, (0, 0, 0, -features.shape[1] % _ROUNDED))
-        x, lengths = self.front(features, lengths)
+        x, lengths = self.front(features.to(self.head.weight.dtype), lengths)
         mask = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         x = self.dropout(self._placed(x, 0))
         for layer in self.layers:
@@ -131,7 +131,7 @@ class Recogniser(nn.Module):
     def encode_piece(self, features: Tensor, state: EncoderState | None) -> tuple[Tensor, EncoderState]:
         """The next features (B, T, M) of a recording to the frames (B, S, dim) that they complete; causal only."""
         front, layers, done = (None, [None] * len(self.layers), 0) if state is None else state
-        x, front = self.front.piece(features, front)
+        x, front = self.front.piece(features.to(self.head.weight.dtype), front)
         if not x.shape[1]:
             return x, EncoderState(front, layers, done)
         count = x.shape[1]
