@@ -50,6 +50,39 @@ class FittedPipeline(Pipeline, Generic[State]):
         self.require_fitted("state")
         return self._state
 
+    def shipped_name(self) -> str | None:
+        """Name of the weights that fit these arguments, if they ship; None where none are made for them."""
+        return None
+
+    def adopt_shipped(self) -> bool:
+        """Take over the weights that ship for these arguments; False where there are none, or a model is fitted."""
+        from pipelines.weights import shipped, shipped_folder
+
+        name = self.shipped_name()
+        if self.is_fitted or name is None or name not in shipped(self.domain):
+            return False
+        twin = type(self).load(shipped_folder(self.domain, name), device=self.device, threads=self.threads)
+        self._state, self._fitted = twin.state, True
+        self._state.origin = f"{name}, shipped with the package"
+        return True
+
+    def _fit_rule(self) -> State | None:
+        """The state of a model that learns nothing; None for all others."""
+        return None
+
+    def _check(self) -> None:
+        """Refuse arguments that do not fit each other."""
+
+    def _ready(self, what: str) -> None:
+        """Check the arguments and see to it that there is a model: fitted, a rule, or one that ships."""
+        self._check()
+        if not self.is_fitted and (rule := self._fit_rule()) is not None:
+            self._state, self._fitted = rule, True
+        if not self.is_fitted:
+            self.adopt_shipped()
+        self.require_fitted(what)
+        self.start_torch()
+
     def provenance(self, data: str) -> Provenance:
         """The stamp of a result on some data."""
         return Provenance.now(data=data, model=self.model, seed=self.seed, weights=self.state.origin)

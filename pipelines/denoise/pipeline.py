@@ -24,7 +24,7 @@ from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
-    from pipelines.denoise.engine import Fitted  # noqa: F401 - the parameter of the base class
+    from pipelines.denoise.engine import Fitted
     from pipelines.denoise.folder import DenoisedCubes
     from pipelines.denoise.noising import NoisyCube
     from pipelines.denoise.result import Denoised
@@ -272,17 +272,10 @@ class Denoiser(FittedPipeline["Fitted"]):
         pieces = [Clean(e.name, image=read_image(sample_path(e)).pixels[:32, :32]) for e in entries("superres")[:2]]
         return {"params": params, "data": pieces, "inputs": "demo"}
 
-    def adopt_shipped(self) -> bool:
-        """Take over the weights that ship, where the model is the small one; False otherwise."""
-        from pipelines.weights import shipped, shipped_folder
-
-        usual = self.attention in (None, "guided_spectral") and self.arch == ArchOptions()
-        if self.is_fitted or not usual or self.model != "hsdt" or "hsdt_s" not in shipped(self.domain):
-            return False
-        twin = type(self).load(shipped_folder(self.domain, "hsdt_s"), device=self.device, threads=self.threads)
-        self._state, self._fitted = twin.state, True
-        self._state.origin = "hsdt_s, shipped with the package"
-        return True
+    def shipped_name(self) -> str | None:
+        """The small model's, where nothing about it is changed."""
+        usual = self.attention in (None, "guided_spectral") and self.arch == ArchOptions() and self.model == "hsdt"
+        return "hsdt_s" if usual else None
 
     def _as_it_is(self, **changes: Any) -> Self:
         """The same fitted pipeline, of which a later ``fit`` changes nothing."""
@@ -290,16 +283,10 @@ class Denoiser(FittedPipeline["Fitted"]):
         twin._state, twin._fitted, twin.run = self.state, True, self.run
         return twin
 
-    def _ready(self, what: str) -> None:
-        self._check()
-        if not self.is_fitted and MODELS[self.model].baseline:
-            from pipelines.denoise.engine import fit_baseline
+    def _fit_rule(self) -> Fitted | None:
+        from pipelines.denoise.engine import fit_baseline
 
-            self._state, self._fitted = fit_baseline(self.model), True
-        if not self.is_fitted:
-            self.adopt_shipped()
-        self.require_fitted(what)
-        self.start_torch()
+        return fit_baseline(self.model) if MODELS[self.model].baseline else None
 
     def _check(self) -> None:
         architecture(self.model, self.arch)

@@ -15,7 +15,7 @@ from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
-    from pipelines.superres.engine import Fitted  # noqa: F401 - the parameter of the base class
+    from pipelines.superres.engine import Fitted
     from pipelines.superres.result import Pictures
 
 __all__ = ["SuperResolver"]
@@ -215,29 +215,15 @@ class SuperResolver(FittedPipeline["Fitted"]):
         pieces = [read_image(path).pixels[100:180, 100:196] for path in cls.demo_images()[:2]]
         return {"params": params, "data": pieces, "inputs": pieces[0]}
 
-    def adopt_shipped(self) -> bool:
-        """Take over the weights that ship for this scale, where the model is the paper's; False otherwise."""
-        from pipelines.weights import shipped, shipped_folder
+    def shipped_name(self) -> str | None:
+        """Those of the paper's model for this scale."""
+        usual = self.attention in (None, "large_kernel") and self.arch == ArchOptions() and self.model == "cfsr"
+        return f"cfsr_x{self.scale}" if usual else None
 
-        usual = self.attention in (None, "large_kernel") and self.arch == ArchOptions()
-        name = f"{self.model}_x{self.scale}"
-        if self.is_fitted or not usual or name not in shipped(self.domain):
-            return False
-        twin = type(self).load(shipped_folder(self.domain, name), device=self.device, threads=self.threads)
-        self._state, self._fitted = twin.state, True
-        self._state.origin = f"{name}, shipped with the package"
-        return True
+    def _fit_rule(self) -> Fitted | None:
+        from pipelines.superres.engine import fit_bicubic
 
-    def _ready(self, what: str) -> None:
-        self._check()
-        if not self.is_fitted and self.model == "bicubic":
-            from pipelines.superres.engine import fit_bicubic
-
-            self._state, self._fitted = fit_bicubic(self.scale), True
-        if not self.is_fitted:
-            self.adopt_shipped()
-        self.require_fitted(what)
-        self.start_torch()
+        return fit_bicubic(self.scale) if self.model == "bicubic" else None
 
     def _check(self) -> None:
         architecture(self.model, self.arch)

@@ -281,25 +281,10 @@ class Transcriber(FittedPipeline["Fitted"]):
         data = [(str(one.source), one.text) for one in chosen]
         return {"params": params, "data": data, "inputs": data[0][0]}
 
-    def adopt_shipped(self) -> bool:
-        """Take over the weights that ship, where model, size and mechanism are theirs; False otherwise."""
-        from pipelines.weights import shipped, shipped_folder
-
-        name = "samba_en_live" if self.causal else "samba_en"
+    def shipped_name(self) -> str | None:
+        """The small English model's, or that for live sound, where nothing about it is changed."""
         usual = self.model == "samba" and self.attention in (None, "selective_ssm") and self.arch == ArchOptions()
-        if self.is_fitted or not usual or self.size != "tiny" or name not in shipped(self.domain):
-            return False
-        twin = type(self).load(shipped_folder(self.domain, name), device=self.device, threads=self.threads)
-        self._state, self._fitted = twin.state, True
-        self._state.origin = f"{name}, shipped with the package"
-        return True
-
-    def _ready(self, what: str) -> None:
-        self._check()
-        if not self.is_fitted:
-            self.adopt_shipped()
-        self.require_fitted(what)
-        self.start_torch()
+        return ("samba_en_live" if self.causal else "samba_en") if usual and self.size == "tiny" else None
 
     def _check(self) -> None:
         from pipelines.transcribe.segments import check_segments

@@ -219,7 +219,7 @@ def test_a_folder_and_a_cube_in_one_command(command: Any, clean: pathlib.Path) -
     assert done.code == 1, done.err
     said = json.loads(done.out)["answers"]
     assert [set(one.get("failures", ())) for one in said] == [{"cut.npy", "text.mat"}, set()]
-    assert (np.load("out/clean-clean/c1.npy") == np.load("out/c1-c1-clean.npy")).all()
+    assert (np.load("out/clean/c1.npy") == np.load("out/c1-c1-clean.npy")).all()
 
 
 def test_folders_without_an_answer_are_refused(refused: Any, clean: pathlib.Path, tmp_path: pathlib.Path) -> None:
