@@ -49,7 +49,8 @@ def _carve(table: str, sources: dict) -> None:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{table}: {len(rows)} recordings, {seconds / 60:.1f} minutes, {path.stat().st_size:,} bytes of table")
+    told = f"{len(rows)} recordings, {seconds / 60:.1f} minutes, {path.stat().st_size:,} bytes of table"
+    sys.stdout.write(f"{table}: {told}\n")
 
 
 if __name__ == "__main__":

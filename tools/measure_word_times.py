@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 import tempfile
 
 import numpy as np
+
 from pipelines.data.formats.audio import read_audio, write_wav
 from pipelines.transcribe.pipeline import Transcriber
 from pipelines.transcribe.reading import corpus_of
@@ -40,11 +42,8 @@ def main() -> None:
             found = model.align(path, " ".join(words))
             found.save(path.with_suffix(".srt"))
             errors["align"] += _errors([(w.start, w.end) for w in found.items[0].words], spans)
-            first, last = (
-                read_srt(path.with_suffix(".srt").read_text())[0],
-                read_srt(path.with_suffix(".srt").read_text())[-1],
-            )
-            errors["srt"] += [abs(first.start / 1000 - spans[0][0]), abs(last.end / 1000 - spans[-1][1])]
+            cues = read_srt(path.with_suffix(".srt").read_text())
+            errors["srt"] += [abs(cues[0].start / 1000 - spans[0][0]), abs(cues[-1].end / 1000 - spans[-1][1])]
             heard += len(words)
             for word in model.predict(path).items[0].words:
                 near = [i for i, (start, end) in enumerate(spans) if word.start < end and word.end > start]
@@ -53,11 +52,14 @@ def main() -> None:
                     errors["predict"] += _errors([(word.start, word.end)], [spans[near[0]]])
     for name, values in errors.items():
         if values:
-            within = np.mean(np.array(values) <= 0.1)
-            print(
-                f"{name}: median {1000 * np.median(values):.0f} ms, {100 * within:.0f} % within 100 ms, {len(values)} edges"
-            )
-    print(f"predict: {told} of {heard} words recognised at their place")
+            median, within = 1000 * np.median(values), 100 * np.mean(np.array(values) <= 0.1)
+            say(f"{name}: median {median:.0f} ms, {within:.0f} % within 100 ms, {len(values)} edges")
+    say(f"predict: {told} of {heard} words recognised at their place")
+
+
+def say(text: str) -> None:
+    """One line of the answer."""
+    sys.stdout.write(f"{text}\n")
 
 
 def joined_files() -> list[tuple[np.ndarray, list[str], list[tuple[float, float]]]]:

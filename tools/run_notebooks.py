@@ -1,4 +1,4 @@
-"""Execute the percent scripts of `notebooks/` and write the executed notebooks beside them."""
+"""Execute the percent scripts of `notebooks/`, or those named (`05_transcribe`), and write the notebooks beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def execute(script: pathlib.Path) -> nbformat.NotebookNode:
 
 
 if __name__ == "__main__":
-    for script in sorted(FOLDER.glob("[0-9]*.py")):
+    for script in [FOLDER / f"{name}.py" for name in sys.argv[1:]] or sorted(FOLDER.glob("[0-9]*.py")):
         target = script.with_suffix(".ipynb")
         nbformat.write(execute(script), target)
         sys.stdout.write(f"{target.name}: executed\n")

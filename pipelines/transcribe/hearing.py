@@ -61,7 +61,7 @@ class Listener:
     def says(self) -> str:
         """How the text is read out, for the protocol.
 
-        One of "best unit of each frame", "CTC beam of 8", "joint beam of 8, CTC 0.4", each with its language model.
+        One of "best unit of each frame", "CTC beam of 8", "joint beam of 8, CTC 0.6", each with its language model.
         """
         decode = self.decode
         told = {

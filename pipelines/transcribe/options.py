@@ -119,7 +119,7 @@ class DecodeOptions:
     where there is a text decoder, else ctc."""
     beam: int = 8
     """Hypotheses that are kept."""
-    ctc_weight: float = 0.4
+    ctc_weight: float = 0.6
     """Share of the CTC score beside that of the text decoder."""
     lm: str | None = None
     """A plain text, one sentence a line, that an n-gram language model is made of."""

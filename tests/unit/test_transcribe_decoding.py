@@ -327,3 +327,9 @@ def test_settings_that_do_not_fit_are_refused() -> None:
 
 def test_hypotheses_are_values() -> None:
     assert Hypothesis((2,), -1.0) == Hypothesis((2,), -1.0)
+
+
+def test_a_whole_number_as_length_bonus_is_a_number() -> None:
+    logp = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    whole, plain = (joint_beam(_Even(5), logp, beam=4, length_bonus=bonus) for bonus in (1, 1.0))
+    assert [one.ids for one in whole] == [one.ids for one in plain]

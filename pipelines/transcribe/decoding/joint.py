@@ -221,7 +221,7 @@ class _Search:
 
     def _weigh(self, decoder: Floats, ctc: Floats, lm: Floats, length: int) -> Floats:
         # A weight of 0 silences a part even where it is minus infinity.
-        total = np.full(decoder.shape, self.bonus * length)
+        total = np.full(decoder.shape, float(self.bonus * length))
         for weight, part in ((self.of_decoder, decoder), (self.of_ctc, ctc), (self.of_lm, lm)):
             if weight:
                 total += weight * part
