@@ -1,4 +1,4 @@
-"""Execute the percent scripts of `notebooks/`, or those named (`05_transcribe`), and write the notebooks beside them."""
+"""Execute the percent scripts of `notebooks/`, or those named (`05_transcribe`); the notebooks stand beside them."""
 
 from __future__ import annotations
 
