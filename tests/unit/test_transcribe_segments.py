@@ -259,7 +259,7 @@ def test_a_flushed_segmenter_begins_anew() -> None:
     ],
 )
 def test_options_that_cannot_be(options: dict[str, float], word: str) -> None:
-    with pytest.raises(ConfigError, match=rf"segments\.{word}: out of range"):
+    with pytest.raises(ConfigError, match=rf"segment\.{word}: out of range"):
         check_segments(SegmentOptions(**options))
     with pytest.raises(ConfigError):
         Segmenter(RATE, SegmentOptions(**options))
