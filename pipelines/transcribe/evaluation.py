@@ -77,11 +77,11 @@ def evaluate(t: Transcriber, data: Any) -> SpeechEvaluation:
         samples = shelf.samples(index)
         if level is not None:
             samples = add_noise(samples, level, torch.Generator().manual_seed(t.seed + index))
-        speaks = has_speech(samples, shelf.rate, t.segment)
+        heard = listener.frames(samples) if has_speech(samples, shelf.rate, t.segment) else None
         references.append(shelf.utterances[index].text or "")
         labels.append("clean" if level is None else f"{level:g} dB")
-        texts.append(listener.text(samples) if speaks else "")
-        simple.append(plain.text(samples) if speaks else "")
+        texts.append("" if heard is None else listener.read(*heard))
+        simple.append("" if heard is None else plain.read(*heard))
     answers, listeners = (texts, simple), (listener, plain)
     return _summary(t, corpus, shelf, references, answers, labels, listeners, notes)
 
@@ -127,14 +127,14 @@ def _summary(
     count, seconds = len(shelf), sum(shelf.seconds)
     texts, simple = answers
     chosen = normaliser(t.normaliser)
-    known = [_familiar(text, t.state.vocabulary) for text in references]
-    marks = {"noise": labels, "words": ["all in training" if one else "some unseen" for one in known]}
+    known = [_familiar(text, t.state.vocabulary) for text in references[:count]]
+    words = ["all in training" if one else "some unseen" for one in known]
     whole = score_texts(references, texts, normaliser=chosen, labels={"noise": labels}, seed=t.seed)
     clean = score_texts(
         references[:count],
         texts[:count],
         normaliser=chosen,
-        labels={"words": marks["words"][:count]},
+        labels={"words": words},
         seed=t.seed,
     )
     baseline = score_texts(references[:count], simple[:count], normaliser=chosen, seed=t.seed)

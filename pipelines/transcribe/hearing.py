@@ -111,7 +111,10 @@ class Listener:
 
     def text(self, samples: NDArray[np.float32]) -> str:
         """What is said in a stretch (n,), parted by single spaces."""
-        memory, logp = self.frames(samples)
+        return self.read(*self.frames(samples))
+
+    def read(self, memory: Tensor, logp: Tensor) -> str:
+        """What is said in frames and their log-probabilities, parted by single spaces."""
         return " ".join(to_text(self.fitted.units, self.best(memory, logp).ids).split())
 
     def words(self, samples: NDArray[np.float32], offset: float = 0.0) -> list[Word]:

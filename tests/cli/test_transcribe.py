@@ -145,10 +145,6 @@ def test_a_known_text_is_aligned(command: Callable[[str], Any], table: pathlib.P
 
 
 def test_the_demonstration(command: Callable[[str], Any]) -> None:
-    from pipelines.weights import shipped
-
-    if "samba_en" not in shipped("transcribe"):
-        pytest.skip("no weights ship yet")
     done = command("transcribe demo --json --quiet -o run")
     assert done.code == 0, done.err
     assert json.loads(done.out)["utterances"] == 58
