@@ -42,6 +42,8 @@ OFFICIAL: dict[str, str] = {
     "cfsr": "pipelines.superres.models.cfsr:from_official",
     "hsdt": "pipelines.denoise.models.hsdt:from_official",
     "mamba": "pipelines.transcribe.models.mamba_weights:from_official",
+    "ponet": "pipelines.match.models.ponet_weights:from_official",
+    "smith": "pipelines.match.models.smith_weights:from_official",
 }
 
 
@@ -127,6 +129,25 @@ FINGERPRINTS: dict[str, Fingerprint] = {
         ),
         parts={"layer": r"(?:.*[.])?layers[.](\d+)[.]mixer[.].*"},
     ),
+    "ponet": Fingerprint(
+        (
+            r"(?:.*[.])?embeddings[.]word_embeddings[.]weight",
+            r"(?:.*[.])?encoder[.]layer[.]\d+[.]attention[.]self[.]dense_segment[.]weight",
+        ),
+        parts={"layer": r"(?:.*[.])?encoder[.]layer[.](\d+)[.].*"},
+    ),
+    # Variables of TensorFlow.
+    "smith": Fingerprint(
+        (
+            r"bert/embeddings/word_embeddings",
+            r"doc_bert/doc_encoder/layer_\d+/attention/self/query/kernel",
+            r"seq_rep_from_bert_sent_dense/dense/kernel",
+        ),
+        parts={
+            "sentence layer": r"bert/encoder/layer_(\d+)/.*",
+            "document layer": r"doc_bert/doc_encoder/layer_(\d+)/.*",
+        },
+    ),
 }
 
 
@@ -135,7 +156,7 @@ def load_official(name: str, source: Mapping[str, Any] | str | os.PathLike[str],
 
     Args:
         name: a model, one of `OFFICIAL`.
-        source: whatever `pipelines.weights.read_state_dict` reads.
+        source: whatever `pipelines.weights.read_state_dict` reads; for smith also a checkpoint of TensorFlow or a .npz.
         **options: what shapes cannot tell (seq_len, n_heads, ...); every argument name of the official constructor is
             accepted and checked against the shapes.
 
@@ -154,7 +175,9 @@ def load_official(name: str, source: Mapping[str, Any] | str | os.PathLike[str],
 
     converter = _converter(name)
     _check_keywords(name, converter, options)
-    state = read_state_dict(source)
+    # Releases that are no files of PyTorch are read by a function of the converter's own module.
+    read = getattr(importlib.import_module(OFFICIAL[name].split(":")[0]), "read_official", read_state_dict)
+    state = read(source)
     where = "the state dict" if isinstance(source, Mapping) else source
     _check_kind(name, state, where)
     if "name" in inspect.signature(converter).parameters:

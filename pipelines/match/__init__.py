@@ -1,0 +1,1 @@
+"""Matching of long documents: score pairs, search collections, encode streams (SMITH)."""

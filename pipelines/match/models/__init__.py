@@ -1,0 +1,1 @@
+"""Architectures of document matching, one a file."""
