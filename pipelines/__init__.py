@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipelines.classify.pipeline import Classifier as Classifier
     from pipelines.denoise.pipeline import Denoiser as Denoiser
     from pipelines.forecast.pipeline import Forecaster as Forecaster
+    from pipelines.match.pipeline import Matcher as Matcher
     from pipelines.official import load_official as load_official
     from pipelines.superres.pipeline import SuperResolver as SuperResolver
     from pipelines.transcribe.pipeline import Transcriber as Transcriber
@@ -20,6 +21,7 @@ __all__ = [
     "Classifier",
     "Denoiser",
     "Forecaster",
+    "Matcher",
     "SuperResolver",
     "Transcriber",
     "__version__",
@@ -32,6 +34,7 @@ _LAZY = {
     "Classifier": "pipelines.classify.pipeline",
     "Denoiser": "pipelines.denoise.pipeline",
     "Forecaster": "pipelines.forecast.pipeline",
+    "Matcher": "pipelines.match.pipeline",
     "SuperResolver": "pipelines.superres.pipeline",
     "Transcriber": "pipelines.transcribe.pipeline",
     "load_official": "pipelines.official",

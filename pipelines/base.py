@@ -245,7 +245,8 @@ class Pipeline(ABC):
     Subclasses give ``domain``, ``summary``, ``verbs`` (domain verbs beside the common five: name -> method name),
     ``call_time`` (constructor arguments that may differ from those stored with the weights), ``endings`` (verb -> the
     file names that its answer can be saved under) and the abstract methods. ``archives`` says that ``evaluate_archive``
-    is there, ``streams`` which of the verbs take their input step by step: name -> the command that fits its model.
+    is there, ``streams`` which of the verbs take their input step by step: name -> the command that fits its model,
+    ``together`` which of them answer for all inputs at once.
     Every constructor argument is keyword-only, documented, and stored under its own name without a computation.
     """
 
@@ -256,6 +257,7 @@ class Pipeline(ABC):
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     archives: ClassVar[bool] = False
     streams: ClassVar[Mapping[str, str]] = {}
+    together: ClassVar[frozenset[str]] = frozenset()
 
     device: str
     precision: str

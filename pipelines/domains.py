@@ -33,6 +33,12 @@ DOMAINS: dict[str, Domain] = {
         "Classifier",
         "classify time series (.ts, .arff, .tsv, NPZ, tables, arrays)",
     ),
+    "match": Domain(
+        "match",
+        "pipelines.match.pipeline",
+        "Matcher",
+        "match long documents (text, Markdown, RST, HTML, PDF; folders, pairs)",
+    ),
     "superres": Domain(
         "superres", "pipelines.superres.pipeline", "SuperResolver", "enlarge photographs (PNG, JPEG, WebP, TIFF)"
     ),

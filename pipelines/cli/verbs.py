@@ -59,7 +59,7 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
         raise ConfigError("several seeds mean several fits", where="--seeds", cure="evaluate without --checkpoint")
     endings = () if verb in FOLDER_VERBS else cls.endings.get(verb, (".json",))
     output = Output.plan(domain, call.options, call.yaml, endings=endings)
-    if output.file is not None and len(call.sources) > 1:
+    if output.file is not None and len(call.sources) > 1 and verb not in cls.together:
         raise ConfigError("several inputs need a folder", where=f"--output {output.file}", cure="end it with a slash")
     call.run.overwrite, call.run.before_training = call.options.overwrite, output.start
     with output.undone_on_failure():
@@ -173,6 +173,9 @@ def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
         return [(call.sources[0], pipeline.evaluate(call.sources[0]))]
     if call.archive:
         return [(call.sources[0], _new(call).evaluate_archive(call.sources[0], seeds=call.options.seeds))]
+    if call.verb in call.cls.together:
+        name = call.sources[0] if len(call.sources) == 1 else f"{len(call.sources)} inputs"
+        return [(name, _answer(call, call.sources, output, ""))]
     parts: list[Path] = []
     for source in call.sources:
         # One model an input, each in a folder of its own when there are several.
@@ -182,7 +185,7 @@ def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
     ]
 
 
-def _answer(call: Call, source: str, output: Output, part: str) -> Answer:
+def _answer(call: Call, source: str | list[str], output: Output, part: str) -> Answer:
     opened = _open(call)
     method = call.cls.verbs.get(call.verb, call.verb)
     if opened is not None:

@@ -29,6 +29,13 @@ LIGHT = [
     *([["denoise", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "noise")]),
     ["transcribe", "--help"],
     *([["transcribe", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export", "align", "stream")]),
+    ["match", "--help"],
+    *(
+        [
+            ["match", verb, "--help"]
+            for verb in ("demo", "fit", "predict", "search", "score", "encode", "evaluate", "export")
+        ]
+    ),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]

@@ -21,6 +21,7 @@ from pipelines.denoise.models.hsdt import make
 from pipelines.domains import DOMAINS
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
+from pipelines.match.models.smith import Smith, SmithConfig
 from pipelines.superres.models.cfsr import CFSR
 from pipelines.transcribe.models.recogniser import Recogniser
 
@@ -96,6 +97,18 @@ def _recogniser(**choices: Any) -> Callable[[], Made]:
     return make
 
 
+def _matcher(attention: str) -> Callable[[], Made]:
+    """A small SMITH: two pairs of documents of four blocks."""
+
+    def make() -> Made:
+        config = SmithConfig(
+            50, block=8, blocks=4, dim=16, heads=2, hidden=32, sentence_layers=1, document_layers=1, attention=attention
+        )
+        return Smith(config), (torch.randint(5, 50, (2, 4, 8)), torch.randint(5, 50, (2, 4, 8)))
+
+    return make
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -140,6 +153,16 @@ PATHS: dict[str, tuple[Path, ...]] = {
         ),
         # Without a mechanism on kernels the Conformer is torch's own operators throughout.
         Path("conformer, softmax", _recogniser(kind="conformer", decoder_layers=0, attention="softmax"), {}, {}),
+    ),
+    # Both documents go through both encoders.
+    "match": (
+        Path("smith", _matcher("softmax"), {}, {}),
+        Path(
+            "smith, selective_ssm",
+            _matcher("selective_ssm"),
+            {"scan_kernel": 8, "scan_gradient_kernel": 8},
+            {"scan_kernel": 8},
+        ),
     ),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (

@@ -1,0 +1,120 @@
+"""From documents to vectors, a batch of blocks at a time: memory does not grow with the number of documents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.data.formats.document_types import Document
+from pipelines.match.blocks import BlockCounts, Blocks, fill_blocks
+from pipelines.match.models.smith import Smith
+
+if TYPE_CHECKING:
+    from pipelines.match.engine import Fitted
+    from pipelines.match.options import BlockOptions
+    from pipelines.match.vocabulary import WordPiece
+
+__all__ = ["Read", "block_vectors", "cut", "encode_stream", "total_counts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """A document as the model saw it.
+
+    Attributes:
+        document: what was read.
+        blocks: its sentence blocks.
+        vectors: of the blocks (B, C).
+        vector: of the document (D,), length one.
+    """
+
+    document: Document
+    blocks: Blocks
+    vectors: NDArray[np.float32]
+    vector: NDArray[np.float32]
+
+
+def cut(document: Document, vocabulary: WordPiece, options: BlockOptions, encoder: str) -> Blocks:
+    """The sentence blocks of a document; those of MiniLM end as single texts do, with one mark.
+
+    Raises:
+        InputError: with ``on_long`` error, for a document that does not fit.
+    """
+    return fill_blocks(
+        document.text,
+        vocabulary,
+        length=options.length,
+        limit=options.limit,
+        on_long=options.on_long,
+        separators=1 if encoder == "minilm" else 2,
+        where=document.name,
+    )
+
+
+@torch.inference_mode()
+def block_vectors(module: Smith, ids: NDArray[np.int32], batch: int) -> NDArray[np.float32]:
+    """Vectors (B, C) of blocks ids (B, L), a batch at a time."""
+    device = next(module.parameters()).device
+    found = [
+        module.sentences(torch.from_numpy(ids[start : start + batch].astype(np.int64)).to(device)).float().cpu().numpy()
+        for start in range(0, len(ids), batch)
+    ]
+    return np.concatenate(found) if found else np.zeros((0, module.config.dim), np.float32)
+
+
+def encode_stream(state: Fitted, documents: Iterable[Document], options: BlockOptions, batch: int) -> Iterator[Read]:
+    """Each document with its vectors, in order; blocks of several short documents go through the model together.
+
+    Memory: the documents of one batch of blocks, or one long document.
+    """
+    waiting: list[tuple[Document, Blocks]] = []
+    held = 0
+    for document in documents:
+        blocks = cut(document, state.vocabulary, options, state.encoder)
+        waiting.append((document, blocks))
+        held += len(blocks.ids)
+        if held >= batch:
+            yield from _encoded(state.module, waiting, batch)
+            waiting, held = [], 0
+    if waiting:
+        yield from _encoded(state.module, waiting, batch)
+
+
+@torch.inference_mode()
+def _encoded(module: Smith, waiting: Sequence[tuple[Document, Blocks]], batch: int) -> Iterator[Read]:
+    device = next(module.parameters()).device
+    every = block_vectors(module, np.concatenate([blocks.ids for _, blocks in waiting]), batch)
+    ends = np.cumsum([len(blocks.ids) for _, blocks in waiting])[:-1]
+    for (document, blocks), vectors in zip(waiting, np.split(every, ends), strict=True):
+        rows = torch.from_numpy(np.ascontiguousarray(vectors))[None].to(device)
+        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
+        vector = module.document_vectors(rows, mask)[0].float().cpu().numpy()
+        yield Read(document, blocks, vectors, vector)
+
+
+def total_counts(counts: Iterable[BlockCounts]) -> tuple[dict[str, int], list[str]]:
+    """Sums over documents, and what must be said of them."""
+    total: dict[str, int] = {}
+    documents = 0
+    for one in counts:
+        documents += 1
+        for name, value in dataclasses.asdict(one).items():
+            total[name] = total.get(name, 0) + value
+    notes = []
+    if total.get("sentences_continued"):
+        notes.append(f"{total['sentences_continued']:,} sentences are longer than a block and go on in the next one")
+    if total.get("sentences_cut"):
+        notes.append(f"{total['sentences_cut']:,} sentences are longer than a block and lost their end")
+    if total.get("unknown"):
+        notes.append(f"{total['unknown']:,} of {total['tokens']:,} tokens are no word of the vocabulary")
+    if total.get("tokens_dropped"):
+        notes.append(
+            f"truncated: {total['tokens_dropped']:,} tokens, {total['sentences_dropped']:,} whole sentences and "
+            f"{total['blocks_dropped']:,} blocks of {documents:,} documents were not read"
+        )
+    return total, notes
