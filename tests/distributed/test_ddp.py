@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from pipelines.data.datasets.speech_batches import plan_batches
 from pipelines.errors import ConfigError, Interrupted, RunError
 from pipelines.training.distributed import connect
 from pipelines.training.loop import TrainResult, train
@@ -45,8 +46,27 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return error.square().sum(), batch["seen"].sum()
 
 
+class Spoken(Line):
+    """Examples of different length that are batched by their seconds, as sound is."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.seconds = torch.rand(count, generator=torch.Generator().manual_seed(count)).mul(9).add(1).tolist()
+
+    def plan(self, seed: int, epoch: int) -> list[list[int]]:
+        return plan_batches(self.seconds, budget=12.0, most=8, seed=seed, epoch=epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return super().__getitem__(index) | {"index": torch.tensor(index)}
+
+
 def run(
-    folder: pathlib.Path, loss_fn: Any = loss, *, resume: bool = False, dropout: float = 0.0
+    folder: pathlib.Path,
+    loss_fn: Any = loss,
+    *,
+    resume: bool = False,
+    dropout: float = 0.0,
+    kind: type[Line] = Line,
 ) -> tuple[TrainResult, dict[str, Tensor]]:
     # 25 and 9 examples in batches of 8: the last batch holds one example, so that one process has none.
     torch.set_num_threads(1)
@@ -54,11 +74,11 @@ def run(
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 2))
     model.register_parameter("unused", nn.Parameter(torch.ones(2)))
     options = TrainOptions(epochs=2, batch_size=8, learning_rate=0.01, clip_norm=1.0, patience=0)
-    result = train(model, loss_fn, Line(25), Line(9), options, folder=folder, seed=1, device="cpu", resume=resume)
+    result = train(model, loss_fn, kind(25), kind(9), options, folder=folder, seed=1, device="cpu", resume=resume)
     return result, model.state_dict()
 
 
-MODES = ("train", "whole", "stop", "resume", "full")
+MODES = ("train", "spoken", "whole", "stop", "resume", "full")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +116,28 @@ def test_validation_counts_every_value_once(launched: pathlib.Path) -> None:
     counts = [sum(outcome(launched, "train", rank)["counts"]) for rank in (0, 1)]
     assert sum(counts) == 2 * int(Line(9).seen.sum()), "two epochs, nothing padded or doubled"
     assert min(counts) > 0
+
+
+def test_a_corpus_batched_by_seconds_is_read_once_an_epoch(launched: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    threads = torch.get_num_threads()
+    alone, weights = run(tmp_path, kind=Spoken)
+    torch.set_num_threads(threads)
+    steps = [outcome(launched, "spoken", rank)["indices"] for rank in (0, 1)]
+    assert len(steps[0]) == len(steps[1]) == alone.steps
+    epoch = alone.steps // 2
+    shared = 0
+    for first in (0, epoch):
+        read: list[int] = []
+        for mine, theirs in zip(*(one[first : first + epoch] for one in steps), strict=True):
+            alike = mine == theirs and len(mine) == 1  # a batch of one: the other process reads it without weight
+            shared += alike
+            read += mine if alike else mine + theirs
+        assert sorted(read) == list(range(25)), "each example once, in whichever process"
+    assert 0 < shared < alone.steps, "batches of one and of several both occur"
+    for name, value in weights.items():
+        torch.testing.assert_close(
+            torch.tensor(outcome(launched, "spoken", 1)["weights"][name]), value, rtol=0, atol=1e-6
+        )
 
 
 def test_a_signal_to_one_process_stops_both_and_resumes_bit_identically(launched: pathlib.Path) -> None:
@@ -143,6 +185,17 @@ def _counting(counts: list[int]) -> Any:
     return counted
 
 
+def _noting(indices: list[list[int]]) -> Any:
+    """The loss, noting which training examples this process read in each step."""
+
+    def noted(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if model.training:
+            indices.append(batch["index"].tolist())
+        return loss(model, batch)
+
+    return noted
+
+
 def _at_call(number: int, action: Any, rank: int) -> Any:
     calls = 0
 
@@ -171,15 +224,18 @@ def _unlimited() -> None:
 
 def _attempt(mode: str, folder: pathlib.Path) -> dict[str, Any]:
     counts: list[int] = []
+    indices: list[list[int]] = []
     losses: dict[str, Any] = {
         "train": _counting(counts),
+        "spoken": _noting(indices),
         "stop": _at_call(6, lambda: signal.raise_signal(signal.SIGTERM), 1),
         "full": _at_call(3, _fill, 0),
     }
     place = folder / ("parts" if mode in ("stop", "resume") else mode)
-    dropout = 0.0 if mode == "train" else 0.3
+    dropout = 0.0 if mode in ("train", "spoken") else 0.3
+    kind = Spoken if mode == "spoken" else Line
     try:
-        result, weights = run(place, losses.get(mode, loss), resume=mode == "resume", dropout=dropout)
+        result, weights = run(place, losses.get(mode, loss), resume=mode == "resume", dropout=dropout, kind=kind)
     except Interrupted as stopped:
         return {"exit_code": stopped.exit_code}
     except RunError as failed:
@@ -190,6 +246,7 @@ def _attempt(mode: str, folder: pathlib.Path) -> dict[str, Any]:
         "history": result.history,
         "steps": result.steps,
         "counts": counts,
+        "indices": indices,
         "validation": result.best_value,
         "exit_code": 0,
     }
