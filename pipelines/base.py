@@ -225,9 +225,10 @@ class Evaluation:
         rows = {self.model: self.metrics, **self.baselines}
         ranges = ", ".join(f"{name} {lo:.4f} to {hi:.4f}" for name, (lo, hi) in self.intervals.items())
         caption = f"95 % intervals of {self.model}: {ranges}." if ranges else ""
-        report.add_metrics_table(rows, section="Figures", caption=caption, best=first, largest=self.largest)
+        if self.metrics:
+            report.add_metrics_table(rows, section="Figures", caption=caption, best=first, largest=self.largest)
         counted = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
-        report.add_text(f"{self.protocol}. Counted: {counted}.", section="Protocol")
+        report.add_text(f"{self.protocol}. Counted: {counted or 'nothing'}.", section="Protocol")
         if self.seeds:
             table = {f"seed {entry['seed']}": {k: v for k, v in entry.items() if k != "seed"} for entry in self.seeds}
             report.add_metrics_table(table, section="Seeds")
@@ -406,14 +407,15 @@ class Pipeline(ABC):
         allowed = RUN_PARAMS | self.call_time
         for name, value in changes.items():
             stored = getattr(self, name)
+            asked = of_kind(stored, value, name)
             if name in allowed:
-                setattr(self, name, of_kind(stored, value, name))
-            elif not agrees(stored, value):
+                setattr(self, name, asked)
+            elif not agrees(stored, asked):
                 raise ConfigError(
                     f"the checkpoint was made with another {name}",
                     where=where,
                     found=shown_value(stored),
-                    expected=shown_value(value),
+                    expected=shown_value(asked),
                     cure=f"drop --{name}, or fit a new model",
                 )
 

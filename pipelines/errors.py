@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pipelines.data.errors import InputError, UserError
 
-__all__ = ["ConfigError", "InputError", "Interrupted", "RunError", "UserError", "WeightsError"]
+__all__ = ["ConfigError", "InputError", "Interrupted", "NothingToMeasure", "RunError", "UserError", "WeightsError"]
 
 
 class ConfigError(UserError):
     """A setting (flag, YAML key, constructor argument) that does not exist or does not fit."""
+
+
+class NothingToMeasure(InputError):
+    """Data of which nothing is left to measure a model on; a model that was fitted on them is none the worse."""
 
 
 class WeightsError(UserError):

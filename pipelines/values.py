@@ -43,15 +43,17 @@ def as_options(cls: type[Options], value: Options | Mapping[str, Any], where: st
 
 
 def of_kind(stored: Any, value: Any, where: str) -> Any:
-    """A new value for an argument: where options are stored and a mapping is given, the options that it describes.
+    """A new value for an argument: where options are stored and a mapping is given, the stored ones with it changed.
 
     Example:
         >>> from pipelines.training.options import TrainOptions
-        >>> of_kind(TrainOptions(), {"epochs": 3}, "train").epochs, of_kind(1, 2, "seed")
-        (3, 2)
+        >>> changed = of_kind(TrainOptions(batch_size=7), {"epochs": 3}, "train")
+        >>> changed.epochs, changed.batch_size, of_kind(1, 2, "seed")
+        (3, 7, 2)
     """
-    if dataclasses.is_dataclass(stored) and isinstance(value, Mapping):
-        return as_options(type(stored), value, where)
+    if dataclasses.is_dataclass(stored) and not isinstance(stored, type) and isinstance(value, Mapping):
+        given = as_options(type(stored), value, where)
+        return dataclasses.replace(stored, **{name: getattr(given, name) for name in value})
     return value
 
 

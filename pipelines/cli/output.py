@@ -97,9 +97,14 @@ class Output:
         """Where the answers of finished parts of a long run are kept."""
         return self.home / "sets"
 
-    def _can_go_on(self) -> bool:
-        """Whether there is anything that a resumed run could take up."""
-        return any(self.training_folder.rglob("training.pt")) or any(self.finished_folder.glob("*.json"))
+    def can_go_on(self) -> bool:
+        """Whether there is anything that a resumed run could take up: training, finished sets, a part of an index."""
+        found = (
+            self.training_folder.rglob("training.pt"),
+            self.finished_folder.glob("*.json"),
+            self.home.glob("*.partial/state.json"),
+        )
+        return any(any(paths) for paths in found)
 
     @contextlib.contextmanager
     def undone_on_failure(self) -> Iterator[None]:
@@ -118,7 +123,7 @@ class Output:
                 new = [*new[:-2], self.home, self.training_folder]
             yield
         except BaseException:
-            if not self.resumed and not self._can_go_on():
+            if not self.resumed and not self.can_go_on():
                 if self.started and not had_config:
                     config.unlink(missing_ok=True)
                 inside = sorted((path for path in self.training_folder.rglob("*") if path.is_dir()), reverse=True)
@@ -151,6 +156,8 @@ class Output:
         for source, answer in answers:
             target = self._target(answer, source, several=len({source for source, _ in answers}) > 1)
             self.written.append(answer.save(target))
+            if isinstance(answer, Evaluation) and not answer.figures:
+                continue
             with tempfile.TemporaryDirectory() as scratch:  # a picture that fails to draw must not leave half a file
                 picture = save_figure(answer.plot(), Path(scratch) / "picture.png").read_bytes()
             beside = sidecar(target, ".png") if self.file is not None else target.with_suffix(".png")
@@ -273,12 +280,22 @@ def _table(evaluation: Evaluation) -> None:
     table.add_column("model")
     rows = {evaluation.model: evaluation.metrics, **evaluation.baselines}
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    for name in names:
-        table.add_column(name, justify="right")
-    for row, metrics in rows.items():
-        table.add_row(Text(row), *(_cell(metrics.get(name)) for name in names))
     console = Console(file=sys.stdout)
-    console.print(table)
+    needed = 4 + max(map(len, rows)) + sum(max(len(name), 6) + 3 for name in names)
+    if needed > console.width:  # one metric a row: a table that is cut cannot be read
+        console.print(heading)  # as a title it would be broken to the table's width
+        table.title, table.columns[0].header = None, "metric"
+        for row in rows:
+            table.add_column(Text(row), justify="right")
+        for name in names:
+            table.add_row(Text(name), *(_cell(metrics.get(name)) for metrics in rows.values()))
+    else:
+        for name in names:
+            table.add_column(name, justify="right")
+        for row, metrics in rows.items():
+            table.add_row(Text(row), *(_cell(metrics.get(name)) for name in names))
+    if names:
+        console.print(table)
     for more in evaluation.tables:
         shown = Table(title=Text(more.title), title_justify="left", caption=Text(more.caption), caption_justify="left")
         for place, name in enumerate(more.head):
@@ -288,7 +305,8 @@ def _table(evaluation: Evaluation) -> None:
             shown.add_row(*(Text(_cell(cell)) for cell in cells))
         console.print(shown)
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in evaluation.counts.items())
-    console.print(f"counted: {counts}", highlight=False)
+    if counts:
+        console.print(f"counted: {counts}", highlight=False)
 
 
 def _cell(value: object) -> str:

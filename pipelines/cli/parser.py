@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_origin
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -259,6 +259,26 @@ def _in_words(expected: str) -> str:
 
 def _help_of(parser: ArgumentParser, name: str) -> str | None:
     return next((action.help for action in parser._actions if action.dest == name), None)
+
+
+def given_values(given: Namespace, values: Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The arguments that the user gave; of a group of options those of its fields that were given, as a dict.
+
+    A checkpoint keeps the others as they were stored with it.
+
+    Args:
+        given: what was given.
+        values: all arguments, instantiated.
+        names: of the arguments.
+    """
+    found: dict[str, Any] = {}
+    for name in names:
+        if name not in vars(given):
+            continue
+        part, value = given[name], values[name]
+        fields = isinstance(part, Namespace) and dataclasses.is_dataclass(value)
+        found[name] = {field: getattr(value, field) for field in vars(part)} if fields else value
+    return found
 
 
 def to_yaml(parser: ArgumentParser, config: Namespace) -> str:

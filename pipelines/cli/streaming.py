@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from pipelines.base import Pipeline, Run
-from pipelines.cli.parser import StreamOptions, listens, parse
+from pipelines.cli.parser import StreamOptions, given_values, listens, parse
 from pipelines.errors import ConfigError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def run_stream(cls: type[Pipeline], verb: str, argv: list[str]) -> int:
     sources = [str(source) for source in values["inputs"]]
     sink = _checked(cls, verb, options, sources)
     params = {name: values[name] for name in cls.param_names()}
-    changes = {name: value for name, value in params.items() if name in vars(given)}
+    changes = given_values(given, values, cls.param_names())
     run = Run(progress=Progress(quiet=options.quiet))
     pipeline = _pipeline(cls, verb, options, params, changes)
     pipeline.run = run

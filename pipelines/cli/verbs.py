@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pipelines.base import Pipeline, Result, Run
+from pipelines.base import Evaluation, Pipeline, Provenance, Result, Run
 from pipelines.cli.output import FOLDER_VERBS, Answer, Output, stem_of, tell, unused
-from pipelines.cli.parser import RunOptions, is_positional, parse, takes_archive, to_yaml
+from pipelines.cli.parser import RunOptions, given_values, is_positional, parse, takes_archive, to_yaml
 from pipelines.domains import pipeline_class
-from pipelines.errors import ConfigError, Interrupted
+from pipelines.errors import ConfigError, Interrupted, NothingToMeasure
 
 
 @dataclasses.dataclass
@@ -64,8 +66,9 @@ def run_verb(domain: str, verb: str, argv: list[str]) -> int:
     call.run.overwrite, call.run.before_training = call.options.overwrite, output.start
     with output.undone_on_failure():
         call.run.folder, call.run.finished = output.training_folder, output.finished_folder
-        answers = _answers_or_how_to_resume(call, output)
-        output.write(answers, title=f"pipelines {domain} {verb}")
+        with _saying_how_to_resume(call, output):
+            answers = _answers(call, output)
+            output.write(answers, title=f"pipelines {domain} {verb}")  # a long answer does its work while it is saved
     tell(answers, output, as_json=call.options.json)
     return 1 if any(isinstance(answer, Result) and answer.failures for _, answer in answers) else 0
 
@@ -83,12 +86,11 @@ def _call(cls: type[Pipeline], verb: str, resolved: Namespace, given: Namespace,
         _check_one_source(values["data"], values["archive"], options)
     given_data = values.get("data") or (values["archive"] if archive else None)
     sources = list(values["inputs"]) if is_positional(cls, verb) else [given_data] if given_data else []
-    asked = set(vars(given))
     return Call(
         cls=cls,
         verb=verb,
         params={name: values[name] for name in names},
-        given={name: values[name] for name in names if name in asked},
+        given=given_values(given, values, names),
         method=own,
         options=options,
         sources=sources,
@@ -146,15 +148,16 @@ def _new(call: Call) -> Pipeline:
     return pipeline
 
 
-def _answers_or_how_to_resume(call: Call, output: Output) -> list[tuple[str, Answer]]:
-    """The answers; a run that a signal stops after training began says how to go on."""
+@contextlib.contextmanager
+def _saying_how_to_resume(call: Call, output: Output) -> Iterator[None]:
+    """Around the work: a run that a signal stops after training began says how to go on."""
     try:
-        return _answers(call, output)
+        yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        if not output.started:
+        if not output.started or not output.can_go_on():
             raise
         message, signum = (str(stop), stop.signum) if isinstance(stop, Interrupted) else ("interrupted.", signal.SIGINT)
-        raise Interrupted(f"{message} {_how_to_resume(call, output)}", signum) from None
+        raise Interrupted(f"{message.rstrip('.')}. {_how_to_resume(call, output)}", signum) from None
 
 
 def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
@@ -170,7 +173,7 @@ def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
             )
         pipeline = _new(call).fit(call.sources[0])
         output.keep_model(pipeline, wanted=True)
-        return [(call.sources[0], pipeline.evaluate(call.sources[0]))]
+        return [(call.sources[0], _measured(pipeline, call.sources[0]))]
     if call.archive:
         return [(call.sources[0], _new(call).evaluate_archive(call.sources[0], seeds=call.options.seeds))]
     if call.verb in call.cls.together:
@@ -183,6 +186,19 @@ def _answers(call: Call, output: Output) -> list[tuple[str, Answer]]:
     return [
         (source, _answer(call, source, output, str(part))) for source, part in zip(call.sources, parts, strict=True)
     ]
+
+
+def _measured(pipeline: Pipeline, source: str) -> Evaluation:
+    """Figures of a model that was just fitted; where no data are left for them, an evaluation that says why.
+
+    The model is what was asked for, and it has been written.
+    """
+    try:
+        return pipeline.evaluate(source)
+    except NothingToMeasure as reason:
+        stamp = Provenance.now(data=source, model=getattr(pipeline, "model", ""), seed=pipeline.seed)
+        told = f"the model is fitted and kept, but was not measured: {reason}"
+        return Evaluation(stamp.model, "not measured", source, {}, {}, stamp, notes=(told,))
 
 
 def _answer(call: Call, source: str | list[str], output: Output, part: str) -> Answer:

@@ -15,12 +15,26 @@ if TYPE_CHECKING:
     from pipelines.data.formats.document_types import Document
     from pipelines.match.pipeline import Matcher
 
-__all__ = ["BASELINES", "Scorer", "of_vectors", "scorers"]
+__all__ = ["BASELINES", "Scorer", "check_baselines", "of_vectors", "scorers"]
 
 #: (P, 2) indices of documents -> (P,) scores.
 Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 BASELINES = ("tfidf", "minilm-256", "minilm-mean")
 _FIRST = 256  # tokens that all-MiniLM-L6-v2 was made for
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """Refuse a baseline that does not exist.
+
+    Raises:
+        ConfigError: there is none of that name.
+
+    Example:
+        >>> check_baselines(("tfidf",))
+    """
+    unknown = sorted(set(names) - set(BASELINES))
+    if unknown:
+        raise ConfigError("unknown baseline", where="baselines", found=unknown[0], expected=", ".join(BASELINES))
 
 
 def of_vectors(vectors: NDArray[np.float32]) -> Scorer:
@@ -51,9 +65,7 @@ def scorers(
     Raises:
         ConfigError: a baseline that does not exist.
     """
-    unknown = sorted(set(m.baselines) - set(BASELINES))
-    if unknown:
-        raise ConfigError("unknown baseline", where="baselines", found=unknown[0], expected=", ".join(BASELINES))
+    check_baselines(m.baselines)
     found: dict[str, Scorer] = {}
     if "tfidf" in m.baselines:
         words = Tfidf().fit([one.text for one in documents])

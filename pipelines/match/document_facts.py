@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,8 @@ COUNTED = (
     "blocks_dropped",
 )
 _KEPT = 20  # documents that lost something and are named
+_KINDS = 200  # notes of different words that are kept
+_FURTHER = "1 notes of other words"
 
 
 def one_line(text: str, longest: int = 80) -> str:
@@ -100,6 +103,25 @@ class DocumentFacts:
         return _told(self.counts())
 
 
+@dataclasses.dataclass
+class _Told:
+    """One note on any number of documents: what it counts in all, its longest wording, and some of their names."""
+
+    counts: bool
+    total: int = 0
+    documents: int = 0
+    words: str = ""
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    def line(self) -> str:
+        """The note as one line."""
+        said = f"{self.total:,} {self.words}" if self.counts else self.words
+        if self.documents == 1:
+            return f"{self.names[0]}: {said}"
+        where = f"{self.documents:,} documents ({', '.join(self.names)}{' ...' if self.documents > 3 else ''})"
+        return f"{said} in {where}" if self.counts else f"{where}: {said}"
+
+
 class Tally:
     """The counts of any number of documents together; memory does not grow with them.
 
@@ -109,11 +131,17 @@ class Tally:
         by_blocks: number of blocks -> how many documents have so many.
         losses: the first documents that were not read to the end.
 
+    What was noted of the documents is told in one line a kind: numbers in notes of the same words are added.
+
     Example:
         >>> tally = Tally()
         >>> tally.add(DocumentFacts("a.txt", tokens=1200, sentences=60, blocks=64, tokens_dropped=300))
         >>> print(tally)
         1 document: 1,200 tokens, 60 sentences, 64 blocks, 300 tokens dropped (1 document not read to its end)
+        >>> for name, note in (("b", "1 comment left out"), ("c", "2 comments left out")):
+        ...     tally.add(DocumentFacts(name, notes=(note,)))
+        >>> tally.notes[0]
+        '3 comments left out in 2 documents (b, c)'
     """
 
     def __init__(self) -> None:
@@ -122,6 +150,7 @@ class Tally:
         self.totals: dict[str, int] = dict.fromkeys(COUNTED, 0)
         self.by_blocks: Counter[int] = Counter()
         self.losses: list[DocumentFacts] = []
+        self._told: dict[tuple[bool, str], _Told] = {}
 
     def add(self, facts: DocumentFacts) -> None:
         """Count one document."""
@@ -129,16 +158,33 @@ class Tally:
         for key, value in facts.counts().items():
             self.totals[key] += value
         self.by_blocks[facts.blocks] += 1
+        for note in facts.notes:
+            self._note(facts.name, note)
         if facts.lost:
             self.shortened += 1
             if len(self.losses) < _KEPT:
                 self.losses.append(facts)
 
+    def _note(self, name: str, note: str) -> None:
+        counted = re.match(r"([\d,]*\d) (\S+)(.*)", note, re.DOTALL)
+        key = (False, note) if counted is None else (True, counted[2].removesuffix("s") + counted[3])
+        if key not in self._told and len(self._told) >= _KINDS and note != _FURTHER:
+            self._note(name, _FURTHER)
+            return
+        one = self._told.setdefault(key, _Told(key[0]))
+        if counted is not None:
+            one.total += int(counted[1].replace(",", ""))
+        one.words = max(one.words, note if counted is None else note.split(" ", 1)[1], key=len)
+        one.documents += 1
+        if len(one.names) < 3:
+            one.names.append(one_line(name, 60))
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was not read, with the documents that it is about; nothing where all was read."""
+        """What was noted of the documents, then what was not read, with the documents that it is about."""
+        said = tuple(one.line() for one in self._told.values())
         if not self.shortened:
-            return ()
+            return said
         lost = ", ".join(
             _several(self.totals[key], key.removesuffix("s_dropped"))
             for key in COUNTED
@@ -146,7 +192,7 @@ class Tally:
         )
         named = ", ".join(one_line(one.name, 60) for one in self.losses[:3])
         more = f" and {self.shortened - 3:,} more" if self.shortened > 3 else ""
-        return (f"not read: {lost} of {_several(self.shortened, 'document')} ({named}{more})",)
+        return (*said, f"not read: {lost} of {_several(self.shortened, 'document')} ({named}{more})")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.data.formats.document_types import Document
 from pipelines.match.blocks import BlockCounts, Blocks, fill_blocks
 from pipelines.match.models.smith import Smith
+from pipelines.match.options import block_length
 
 if TYPE_CHECKING:
     from pipelines.match.engine import Fitted
@@ -48,7 +49,7 @@ def cut(document: Document, vocabulary: WordPiece, options: BlockOptions, encode
     return fill_blocks(
         document.text,
         vocabulary,
-        length=options.length,
+        length=block_length(options, encoder),
         limit=options.limit,
         on_long=options.on_long,
         separators=1 if encoder == "minilm" else 2,
@@ -57,13 +58,14 @@ def cut(document: Document, vocabulary: WordPiece, options: BlockOptions, encode
 
 
 @torch.inference_mode()
-def block_vectors(module: Smith, ids: NDArray[np.int32], batch: int) -> NDArray[np.float32]:
-    """Vectors (B, C) of blocks ids (B, L), a batch at a time."""
+def block_vectors(module: Smith, ids: NDArray[np.int32], batch: int, precision: str = "32-true") -> NDArray[np.float32]:
+    """Vectors (B, C) of blocks ids (B, L), a batch at a time; "bf16-mixed" multiplies matrices in bfloat16."""
     device = next(module.parameters()).device
-    found = [
-        module.sentences(torch.from_numpy(ids[start : start + batch].astype(np.int64)).to(device)).float().cpu().numpy()
-        for start in range(0, len(ids), batch)
-    ]
+    found = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for start in range(0, len(ids), batch):
+            given = torch.from_numpy(ids[start : start + batch].astype(np.int64)).to(device)
+            found.append(module.sentences(given).float().cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, module.config.dim), np.float32)
 
 
@@ -93,7 +95,8 @@ def _encoded(module: Smith, waiting: Sequence[tuple[Document, Blocks]], batch: i
     for (document, blocks), vectors in zip(waiting, np.split(every, ends), strict=True):
         rows = torch.from_numpy(np.ascontiguousarray(vectors))[None].to(device)
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
-        vector = module.document_vectors(rows, mask)[0].float().cpu().numpy()
+        words = module.word_vectors(torch.from_numpy(blocks.ids.astype(np.int64))[None].to(device))
+        vector = module.document_vectors(rows, mask, words=words)[0].float().cpu().numpy()
         yield Read(document, blocks, vectors, vector)
 
 

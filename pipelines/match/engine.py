@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from pipelines.match.calibration import Calibration, calibrate
 from pipelines.match.encoding import block_vectors, cut, total_counts
 from pipelines.match.models.pretraining import PretrainingHeads
 from pipelines.match.models.smith import Smith, SmithConfig
-from pipelines.match.options import architecture, known_model
+from pipelines.match.models.words import latent_words, rarity
+from pipelines.match.options import architecture, block_length, known_model
 from pipelines.match.reading import Material, Parts, identity, parts_of, read_material
 from pipelines.match.training import Pairs, Pretrained, Pretraining, Windows, pair_loss, pretraining_loss
 from pipelines.match.vocabulary import WordPiece
@@ -96,17 +97,15 @@ class Fitted:
 
 
 class _Whole(nn.Module):
-    """Ids (N, B, L) of full blocks to document vectors (N, D)."""
+    """Ids (N, B, L), 0 = padding, to document vectors (N, D)."""
 
     def __init__(self, module: Smith) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Vectors of documents without padding."""
-        blocks = self.module.sentences(ids.flatten(0, 1), None).unflatten(0, ids.shape[:2])
-        mask = torch.ones(ids.shape[:2], dtype=torch.bool, device=ids.device)
-        return self.module.document_vectors(blocks, mask)
+        """Vectors of documents of at most as many blocks as the document encoder sees at once."""
+        return self.module.encode(ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +183,8 @@ def frozen_rows(m: Matcher, module: Smith, ids: Sequence[NDArray[np.int32]]) -> 
     for start in steps if track is None else track.track(steps, total=len(steps), label="blocks encoded"):
         chosen = order[start : start + m.batch_blocks]
         width = int((every[chosen] != 0).sum(1).max())
-        vectors[chosen] = block_vectors(module, np.ascontiguousarray(every[chosen, :width]), m.batch_blocks)
+        given = np.ascontiguousarray(every[chosen, :width])
+        vectors[chosen] = block_vectors(module, given, m.batch_blocks, m.precision)
     return np.split(vectors, ends)
 
 
@@ -192,19 +192,24 @@ def build(m: Matcher, vocabulary: WordPiece) -> Smith:
     """The network of a pipeline's options, with MiniLM's weights below where that was asked for."""
     arch = architecture(m.model, m.size, m.encoder, m.arch)
     attention = m.attention or known_model(m.model).attention or "softmax"
-    shared: dict[str, Any] = dict(arch) | {"block": m.blocks.length, "blocks": m.blocks.limit}
+    length = block_length(m.blocks, m.encoder)
+    shared: dict[str, Any] = dict(arch) | {"block": length, "blocks": m.blocks.limit}
     if m.encoder == "own":
         config = SmithConfig(
             vocabulary.size,
             attention=attention,
-            sentence_positions=m.blocks.length,
+            sentence_positions=length,
             document_positions=m.blocks.limit,
             **shared,
         )
         return Smith(config)
     from pipelines.match.models.minilm import minilm_smith
 
-    return minilm_smith(document_positions=m.blocks.limit, document_attention=attention, **shared)
+    for name in ("heads", "hidden"):
+        shared[f"document_{name}"] = shared.pop(name)
+    return minilm_smith(
+        document_positions=m.blocks.limit, document_attention=attention, document_pooling="mean", **shared
+    )
 
 
 def fit_parts(m: Matcher, material: Material, parts: Parts, prepared: Prepared) -> Fitted:
@@ -224,12 +229,18 @@ def fit_parts(m: Matcher, material: Material, parts: Parts, prepared: Prepared) 
             found=f"{len(material.matches)} matches among {len(material.documents)} documents",
             cure="give more documents, or --pairs.source halves",
         )
-    windows = Windows(prepared.rows, m.blocks.limit)
     torch.manual_seed(m.seed)
     module = build(m, prepared.vocabulary)
-    summary: dict[str, Any] = {}
+    _know_words(m, module, prepared, parts)
+    windows, summary = Windows(prepared.rows, m.blocks.limit), dict[str, Any]()
     if m.encoder == "own" and m.pretrain.losses != "none":
         summary["pretraining"] = _pretrain(m, module, prepared.vocabulary, windows, parts)
+    kept = m.encoder == "minilm" or m.pairs.sentences == "kept"
+    if kept and m.encoder == "own":
+        prepared = dataclasses.replace(prepared, rows=frozen_rows(m, module, prepared.rows))
+        windows = Windows(prepared.rows, m.blocks.limit)
+        module.train()
+    words = word_rows(module, prepared.blocks) if kept and module.config.words else None
     near = _near(m, material)
     sets = [
         Pairs(
@@ -240,12 +251,12 @@ def fit_parts(m: Matcher, material: Material, parts: Parts, prepared: Prepared) 
             others=_others(material, part, allowed is not None and len(allowed) > 1),
             near=near,
             every=m.pairs.loss == "batch",
+            words=words,
         )
         for matches, allowed in ((learned, [parts.train]), (judged, [parts.train, parts.valid]))
     ]
     m.run.say(f"{len(learned):,} matches to learn from, {len(judged):,} to choose the epoch")
-    if m.encoder == "minilm":
-        module.sentences.requires_grad_(False)
+    module.sentences.requires_grad_(not kept)
     twin = m.clone()
     twin.run = m.run.part("pairs")
     result = fit_module(
@@ -270,6 +281,27 @@ def fit_parts(m: Matcher, material: Material, parts: Parts, prepared: Prepared) 
     fitted.calibration, said = _calibrated(m, fitted, material, parts, prepared, judged)
     fitted.notes = (*prepared.notes, *said)
     return fitted
+
+
+def _know_words(m: Matcher, module: Smith, prepared: Prepared, parts: Parts) -> None:
+    """Weigh words by how rare they are in the training documents; start an encoder of ours from where they stand."""
+    marks = (WordPiece.PAD, prepared.vocabulary.CLS, prepared.vocabulary.SEP, prepared.vocabulary.MASK)
+    learned = [torch.from_numpy(prepared.blocks[one].ids) for one in parts.train.tolist()]
+    weights = rarity(learned, module.config.vocabulary, marks)
+    if module.config.words:
+        module.beside.rarity.copy_(weights)
+        module.beside.pull = m.pairs.pull
+    if m.encoder == "own" and m.words.start == "svd":
+        table = module.sentences.word_embedding.weight
+        table.data.copy_(latent_words(learned, weights, module.config.dim, m.seed))
+
+
+@torch.inference_mode()
+def word_rows(module: Smith, blocks: Sequence[Blocks]) -> NDArray[np.float32]:
+    """What the words of documents say (N, C)."""
+    device = next(module.parameters()).device
+    given = (torch.from_numpy(one.ids.astype(np.int64))[None].to(device) for one in blocks)
+    return np.concatenate([module.word_vectors(ids).float().cpu().numpy() for ids in given])  # type: ignore[union-attr]
 
 
 def _between(pairs: NDArray[np.int64], part: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -332,9 +364,8 @@ def _calibrated(
     number = np.zeros(len(material.documents), np.int64)
     number[parts.valid] = 1
     others = drawn[number[drawn].any(1)][: len(judged)] if material.others is None else _judged_others(material, parts)
-    vectors = document_vectors(
-        fitted.module, prepared.rows, np.unique(np.concatenate([judged, others])), m.batch_blocks
-    )
+    wanted = np.unique(np.concatenate([judged, others]))
+    vectors = document_vectors(fitted.module, prepared.rows, prepared.blocks, wanted, m.batch_blocks)
     pairs = np.concatenate([judged, others])
     scores = np.array([float(vectors[a] @ vectors[b]) for a, b in pairs.tolist()])
     labels = np.r_[np.ones(len(judged), np.int64), np.zeros(len(others), np.int64)]
@@ -360,16 +391,21 @@ def _judged_others(material: Material, parts: Parts) -> NDArray[np.int64]:
 
 @torch.inference_mode()
 def document_vectors(
-    module: Smith, rows: Sequence[NDArray[Any]], chosen: NDArray[np.int64], batch: int
+    module: Smith,
+    rows: Sequence[NDArray[Any]],
+    blocks: Mapping[int, Blocks] | Sequence[Blocks],
+    chosen: NDArray[np.int64],
+    batch: int,
 ) -> dict[int, NDArray[np.float32]]:
     """Vectors of some documents by their index, all their blocks read."""
     device = next(module.parameters()).device
     found: dict[int, NDArray[np.float32]] = {}
     for one in chosen.tolist():
-        blocks = rows[one] if rows[one].dtype.kind == "f" else block_vectors(module, rows[one], batch)
-        given = torch.from_numpy(np.ascontiguousarray(blocks))[None].to(device)
+        read = rows[one] if rows[one].dtype.kind == "f" else block_vectors(module, rows[one], batch)
+        given = torch.from_numpy(np.ascontiguousarray(read))[None].to(device)
         mask = torch.ones(given.shape[:2], dtype=torch.bool, device=device)
-        found[one] = module.document_vectors(given, mask)[0].float().cpu().numpy()
+        words = module.word_vectors(torch.from_numpy(blocks[one].ids.astype(np.int64))[None].to(device))
+        found[one] = module.document_vectors(given, mask, words=words)[0].float().cpu().numpy()
     return found
 
 
@@ -379,7 +415,9 @@ def mean_of_blocks(m: Matcher) -> Fitted:
     from pipelines.training.distributed import resolve_device
 
     arch = architecture("mean", m.size, "minilm", m.arch)
-    module = minilm_smith(block=m.blocks.length, blocks=m.blocks.limit, document_positions=m.blocks.limit, **arch)
+    length = block_length(m.blocks, "minilm")
+    own = {name: arch[name] for name in ("document_layers", "dropout", "combine", "activation", "words")}
+    module = minilm_smith(block=length, blocks=m.blocks.limit, document_positions=m.blocks.limit, **own)
     module = module.to(resolve_device(m.device)).eval()
     nothing = torch.zeros(0, dtype=torch.int64)
     return Fitted("mean", module, minilm_vocabulary(), "minilm", {}, nothing, nothing, _guess(module), (), "MiniLM")

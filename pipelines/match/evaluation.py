@@ -22,9 +22,10 @@ from pipelines.data.datasets.document_splits import (
     shortfall_note,
 )
 from pipelines.data.datasets.document_tfidf import Tfidf
-from pipelines.errors import InputError
+from pipelines.errors import NothingToMeasure
 from pipelines.match import engine
 from pipelines.match.baselines import Scorer, of_vectors, scorers
+from pipelines.match.blocks import Blocks
 from pipelines.match.encoding import cut, total_counts
 from pipelines.match.metrics import best_threshold, bootstrap_by_document, by_length, pair_metrics
 from pipelines.match.ranking import ranking_figures
@@ -67,7 +68,7 @@ def evaluate(m: Matcher, data: Any) -> Evaluation:
     """Measure a fitted model on the documents that it has not learned from.
 
     Raises:
-        InputError: no documents are left, or none of them match.
+        NothingToMeasure: no documents are left, or none of them match.
     """
     material = read_material(m, data)
     known = set(m.state.trained.tolist()) | set(m.state.held.tolist())
@@ -92,7 +93,7 @@ def evaluate(m: Matcher, data: Any) -> Evaluation:
     for one, found in zip(blocks, vectors, strict=True):
         rows[one] = found
     lengths = _lengths(material, {one: found.counts.tokens for one, found in blocks.items()})
-    judged, said = _judge(m, m.state, material, chosen, rows, m.seed)
+    judged, said = _judge(m, m.state, material, chosen, (rows, blocks), m.seed)
     return _summary(m, material, [judged], lengths, counts, [*notes, *told, *said], "documents never learned from")
 
 
@@ -122,7 +123,7 @@ def evaluate_folds(m: Matcher, data: Any) -> Evaluation:
             rows = [np.zeros((0, 1), np.float32)] * len(material.documents)
             for one, vectors in zip(test.tolist(), found, strict=True):
                 rows[one] = vectors
-        judged, said = _judge(twin, fitted, material, test, rows, m.seed + number)
+        judged, said = _judge(twin, fitted, material, test, (rows, prepared.blocks), m.seed + number)
         every.append(judged)
         lengths[test] = [prepared.blocks[one].counts.tokens for one in test.tolist()]
         counts = prepared.counts
@@ -150,13 +151,14 @@ def _judge(
     fitted: engine.Fitted,
     material: Material,
     chosen: Indices,
-    rows: Sequence[NDArray[Any]],
+    read: tuple[Sequence[NDArray[Any]], Mapping[int, Blocks] | Sequence[Blocks]],
     seed: int,
 ) -> tuple[Judged, list[str]]:
     """Scores of the model and the baselines on the pairs of some documents, and the ranks of what matches them."""
+    rows, blocks = read
     matches = edges_inside(material.matches, chosen)
     if not len(matches):
-        raise InputError(
+        raise NothingToMeasure(
             "no two of the documents that can be measured match",
             where=material.name,
             found=f"{len(chosen)} documents that were not learned from",
@@ -174,7 +176,7 @@ def _judge(
     pairs = np.concatenate([matches, others, hard])
     label = np.repeat(np.array([1, 0, -1], np.int64), [len(matches), len(others), len(hard)])
     vectors = np.zeros((len(material.documents), fitted.module.config.vector_size), np.float32)
-    for one, vector in engine.document_vectors(fitted.module, rows, chosen, m.batch_blocks).items():
+    for one, vector in engine.document_vectors(fitted.module, rows, blocks, chosen, m.batch_blocks).items():
         vectors[one] = vector
     models: dict[str, Scorer] = {m.model: of_vectors(vectors)}
     frozen = rows if m.encoder == "minilm" and m.model == "smith" else None

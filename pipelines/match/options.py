@@ -21,6 +21,7 @@ __all__ = [
     "PretrainOptions",
     "WordOptions",
     "architecture",
+    "block_length",
     "check_values",
     "known_model",
 ]
@@ -28,7 +29,7 @@ __all__ = [
 #: AdamW with a warm-up, as the paper fine-tunes; the step size falls along a cosine.
 TRAINING = TrainOptions(
     epochs=20,
-    batch_size=64,
+    batch_size=128,
     patience=0,
     schedule="cosine",
     warmup_steps=50,
@@ -58,17 +59,20 @@ class ArchOptions:
     """What a document's vector is made of: the document encoder's answer alone, or beside the blocks' sum, mean or
     attention-weighted sum."""
     activation: Literal["none", "relu"] | None = None
-    """Before the similarity; relu is the released code's, after which no two documents are unlike."""
+    """Before the norms; relu is the released code's, after which no two documents are unlike."""
+    words: bool | None = None
+    """Whether the mean of the blocks and the document's rarer words stand beside the encoders' vector; false is the
+    paper's model."""
 
 
 @dataclass(frozen=True)
 class BlockOptions:
     """How a document is cut."""
 
-    length: int = 32
-    """Tokens of a sentence block, its three marks among them."""
+    length: int | None = None
+    """Tokens of a sentence block, marks among them; default 32, of MiniLM 128."""
     limit: int = 64
-    """Blocks that the document encoder sees at once: 64 blocks of 32 tokens are the paper's 2,048 tokens."""
+    """Blocks that the document encoder sees at once: 64 of 32 tokens are the paper's 2,048 tokens."""
     on_long: Literal["block", "error", "truncate"] = "block"
     """Sentences longer than a block and documents of more blocks: block = go on in the next block, and in the next
     window of the document encoder; error = stop; truncate = cut as the released code does. All are counted."""
@@ -82,6 +86,9 @@ class WordOptions:
     """Pieces that are learned from the training documents."""
     lowercase: bool = True
     """Upper and lower case are one, and accents fall away."""
+    start: Literal["svd", "random"] = "svd"
+    """What an encoder of ours begins with for each word: its place in the training documents' latent semantic space
+    (singular vectors of TF-IDF), or noise."""
     file: str | None = None
     """A vocab.txt or tokenizer.json to take instead."""
 
@@ -113,10 +120,15 @@ class PairOptions:
     roles: Literal["drop", "text"] = "drop"
     """What stays of a link in the text when links are learned or measured: nothing, so that the answer is not written
     there, or its words."""
-    hard: int = 10
-    """Hard negatives are drawn from so many nearest documents by TF-IDF that are not linked."""
+    hard: int = 0
+    """Beside each match stands a pair drawn from so many nearest documents by TF-IDF that do not match; 0 for none."""
     loss: Literal["batch", "pairs"] = "batch"
-    """batch = all documents of a step against each other; pairs = as released, one negative beside each match."""
+    """batch = all random documents of a step against each other; pairs = as released, one pair beside each match."""
+    sentences: Literal["kept", "learned"] = "kept"
+    """Whether matches change only what stands above the sentence encoder, or that too, as in the paper: then a step
+    holds all tokens of its documents (--train.batch_size 16 is enough for one)."""
+    pull: float = 0.01
+    """Weight of the squared distance of the map over blocks and words from doing nothing."""
 
 
 SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
@@ -127,7 +139,7 @@ SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
 )
 #: The sentence encoder of all-MiniLM-L6-v2, which is never changed, below a document encoder of ours.
 MINILM: Mapping[str, int] = MappingProxyType(
-    {"dim": 384, "sentence_layers": 6, "document_layers": 2, "heads": 12, "hidden": 1536}
+    {"dim": 384, "sentence_layers": 6, "document_layers": 1, "heads": 12, "hidden": 768}
 )
 
 _INFOS = (
@@ -138,7 +150,9 @@ _INFOS = (
         summary="sentence blocks, a sentence encoder, a document encoder over its vectors; two documents, one model",
         learning_rate=5e-4,
         attention="softmax",
-        defaults=MappingProxyType({**SIZES["small"], "dropout": 0.1, "combine": "mean_concat", "activation": "none"}),
+        defaults=MappingProxyType(
+            {**SIZES["small"], "dropout": 0.1, "combine": "normal", "activation": "none", "words": True}
+        ),
     ),
     ModelInfo(
         name="mean",
@@ -171,7 +185,8 @@ def architecture(name: str, size: str, encoder: str, arch: ArchOptions) -> dict[
     _choice("encoder", encoder, ("own", "minilm"))
     chosen = chosen_options(MODELS, name, arch)
     if name == "mean":
-        return dict(MINILM) | {"document_layers": 0, "dropout": 0.0, "combine": "mean_concat", "activation": "none"}
+        plain = {"document_layers": 0, "dropout": 0.0, "combine": "normal", "activation": "none", "words": False}
+        return dict(MINILM) | plain
     for label, value in (MINILM if encoder == "minilm" else SIZES[size]).items():
         if getattr(arch, label) is None:
             chosen[label] = value
@@ -191,6 +206,16 @@ def architecture(name: str, size: str, encoder: str, arch: ArchOptions) -> dict[
     _choice("arch.combine", chosen["combine"], ("normal", "sum_concat", "mean_concat", "attention"))
     _choice("arch.activation", chosen["activation"], ("none", "relu"))
     return chosen
+
+
+def block_length(blocks: BlockOptions, encoder: str) -> int:
+    """Tokens of a block.
+
+    Example:
+        >>> block_length(BlockOptions(), "minilm")
+        128
+    """
+    return blocks.length if blocks.length is not None else 128 if encoder == "minilm" else 32
 
 
 def check_values(
@@ -215,7 +240,8 @@ def check_values(
         Traceback (most recent call last):
         pipelines.errors.ConfigError: blocks.length: out of range. Found: 3. Expected: a whole number from 4.
     """
-    _whole("blocks.length", blocks.length, 4)
+    if blocks.length is not None:
+        _whole("blocks.length", blocks.length, 4)
     _whole("blocks.limit", blocks.limit, 1)
     _choice("blocks.on_long", blocks.on_long, ("block", "error", "truncate"))
     _whole("words.size", words.size, 100)
@@ -228,7 +254,11 @@ def check_values(
     _choice("pairs.source", pairs.source, ("auto", "links", "halves"))
     _choice("pairs.roles", pairs.roles, ("drop", "text"))
     _choice("pairs.loss", pairs.loss, ("batch", "pairs"))
+    _choice("pairs.sentences", pairs.sentences, ("learned", "kept"))
+    _choice("words.start", words.start, ("svd", "random"))
     _whole("pairs.hard", pairs.hard, 0)
+    if not pairs.pull >= 0:
+        raise ConfigError("out of range", where="pairs.pull", found=pairs.pull, expected="from 0")
     _whole("top", top, 1)
     _whole("folds", folds, 0)
     if folds == 1:

@@ -19,6 +19,7 @@ from pipelines.match.options import (
     PretrainOptions,
     WordOptions,
     architecture,
+    block_length,
     check_values,
 )
 from pipelines.model_list import check_attention
@@ -79,7 +80,7 @@ class Matcher(FittedPipeline["Fitted"]):
     endings: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "predict": (".json", ".jsonl", ".csv", ".tsv", ".parquet"),
         "search": (".json", ".jsonl", ".csv", ".tsv", ".parquet"),
-        "score": (".json", ".jsonl", ".csv", ".tsv", ".parquet"),
+        "score": (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".npy"),
         "encode": (".npy", ".npz", ".csv", ".parquet", ".jsonl"),
     }
     together: ClassVar[frozenset[str]] = frozenset({"predict", "search", "score", "encode"})
@@ -167,16 +168,20 @@ class Matcher(FittedPipeline["Fitted"]):
             self._ready("fit")
             return self
         self.start_torch()
+        self._check_fit()
         self._state, self._fitted = fit(self, data), True
         return self
 
-    def predict(self, inputs: Any, *, corpus: Any = None, passages: int = 3) -> Matches:
+    def predict(self, inputs: Any, *, corpus: Any = None, passages: int = 3, expected_matches: float = 1.0) -> Matches:
         """The documents of a corpus that lie nearest to each query, and the passages that answer each other.
 
         Args:
             inputs: queries: paths, texts, documents, or a sequence of these.
-            corpus: what is searched: a folder, archive or table of documents, or what `encode` wrote.
+            corpus: what is searched: a folder, archive or table of documents, or what `encode` wrote; without it the
+                queries are searched among each other.
             passages: pairs of passages that are shown of each answer; 0 shows none.
+            expected_matches: how many documents of the corpus are taken to match a query before anything is read, at
+                most half of them: probabilities are calibrated on pairs of which half match, and are corrected by it.
 
         Raises:
             ConfigError: no corpus, or nothing is fitted.
@@ -186,7 +191,7 @@ class Matcher(FittedPipeline["Fitted"]):
         from pipelines.match.predict import search
 
         self._ready("predict")
-        return search(self, inputs, corpus, passages)
+        return search(self, inputs, corpus, passages, expected_matches)
 
     def score(self, inputs: Any, *, passages: int = 3) -> Scores:
         """How well two documents match, for one pair or a file of pairs: score, probability, passages.
@@ -198,7 +203,7 @@ class Matcher(FittedPipeline["Fitted"]):
         Raises:
             InputError: not two documents and no file of pairs.
         """
-        from pipelines.match.predict import score
+        from pipelines.match.scoring import score
 
         self._ready("score")
         return score(self, inputs, passages)
@@ -233,6 +238,7 @@ class Matcher(FittedPipeline["Fitted"]):
         self._check()
         if self.folds and not MODELS[self.model].baseline:
             self.start_torch()
+            self._check_fit()
             return evaluate_folds(self, data)
         self._ready("evaluate")
         return evaluate(self, data)
@@ -277,7 +283,7 @@ class Matcher(FittedPipeline["Fitted"]):
             "pairs": PairOptions(source="halves"),
             "train": TrainOptions(epochs=1, patience=0),
         }
-        return {"params": params, "data": short, "inputs": [short[0]]}
+        return {"params": params, "data": short, "inputs": short[:3]}
 
     def shipped_name(self) -> str | None:
         """The model that ships for either encoder, where nothing about it is changed."""
@@ -297,7 +303,21 @@ class Matcher(FittedPipeline["Fitted"]):
         """Whether there is anything to save: the mean of MiniLM has nothing of its own."""
         return self.is_fitted and not MODELS[self.model].baseline
 
+    def _ready(self, what: str) -> None:
+        super()._ready(what)
+        longest = self.state.module.config.sentence_positions
+        if block_length(self.blocks, self.state.encoder) > longest:
+            raise ConfigError(
+                "the model knows no such long blocks",
+                where="blocks.length",
+                found=self.blocks.length,
+                expected=f"at most {longest}, as it was fitted with",
+                cure="leave --blocks.length out, or fit a model",
+            )
+
     def _check(self) -> None:
+        from pipelines.match.baselines import check_baselines
+
         architecture(self.model, self.size, self.encoder, self.arch)
         check_values(
             self.blocks,
@@ -316,4 +336,16 @@ class Matcher(FittedPipeline["Fitted"]):
         if isinstance(self.batch_blocks, bool) or self.batch_blocks < 1:
             raise ConfigError("out of range", where="batch_blocks", found=self.batch_blocks, expected="from 1")
         check_attention(MODELS, self.model, self.attention)
+        check_baselines(self.baselines)
         self.train.validate()
+
+    def _check_fit(self) -> None:
+        """Refuse before anything is read what could not be built after it."""
+        from pipelines.match.models.encoder import sequence_mixer
+        from pipelines.match.vocabulary import WordPiece
+
+        arch = architecture(self.model, self.size, self.encoder, self.arch)
+        length = block_length(self.blocks, self.encoder)
+        sequence_mixer(self.attention or "softmax", arch["dim"], arch["heads"], length=length)
+        if self.words.file is not None:
+            WordPiece.from_file(self.words.file, lowercase=self.words.lowercase)

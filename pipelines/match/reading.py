@@ -12,17 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.datasets.document_links import LinkedCorpus, linked_corpus
+from pipelines.data.datasets.document_open import meant_a_file, read_all
 from pipelines.data.datasets.document_pairs import PairSet, is_pair_list, open_pairs
 from pipelines.data.datasets.document_splits import document_folds, pair_parts, same_text
 from pipelines.data.datasets.documents import DocumentStream, open_documents
 from pipelines.data.formats.document_types import Document
 from pipelines.errors import InputError
+from pipelines.match.document_facts import one_line
 from pipelines.match.sentences import split_sentences
 
 if TYPE_CHECKING:
     from pipelines.match.pipeline import Matcher
 
-__all__ = ["Material", "Parts", "held_out", "identity", "is_pairs", "open_stream", "parts_of", "read_material"]
+__all__ = [
+    "Material",
+    "Parts",
+    "held_out",
+    "identity",
+    "is_pairs",
+    "notes_of",
+    "open_query",
+    "open_stream",
+    "parts_of",
+    "read_material",
+    "there",
+]
 
 Indices = NDArray[np.int64]
 #: Shorter documents have no two halves worth telling apart.
@@ -74,6 +88,60 @@ def identity(document: Document) -> int:
     return int.from_bytes(hashlib.sha256(plain).digest()[:8], "little", signed=True)
 
 
+def there(path: str | Path) -> bool:
+    """Whether a path leads to a file or folder; a text may be too long to be one, and the empty one is none.
+
+    Example:
+        >>> there("a text of many words " * 500), there("")
+        (False, False)
+    """
+    try:
+        return str(path) != "" and Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def notes_of(stream: DocumentStream) -> list[str]:
+    """What a stream has to say beside its failures, which are told one by one.
+
+    Example:
+        >>> stream = open_documents([Document("a", "One.")])
+        >>> stream.fail("b", "no text"), stream.notes[0][:22], notes_of(stream)
+        (None, '1 could not be read, t', [])
+    """
+    return [note for note in stream.notes if " could not be read, the first is " not in note]
+
+
+def open_query(m: Matcher, query: Any, told: list[str]) -> DocumentStream:
+    """The documents of a query: as :func:`open_stream`, but a string that leads nowhere is the text to search with.
+
+    Args:
+        m: says how documents are read.
+        query: a path, a name of the catalogue, a text or documents; a text is called by its first words.
+        told: gets a note where one word is taken for a text, since it might be a mistyped path.
+
+    Raises:
+        InputError: a string that is a path by its look and leads nowhere, or a text that cannot be read.
+    """
+    from pipelines.data.catalog import is_name
+
+    if not isinstance(query, str) or there(query) or is_name(query, "match"):
+        return open_stream(m, query)
+    words = query.split()
+    if not words:
+        raise InputError("the query is empty", where="inputs", found=repr(query), expected="a path or a text")
+    if meant_a_file(query) or (len(words) == 1 and ("/" in query or "\\" in query)):
+        raise InputError(
+            "there is no such file or folder",
+            where=one_line(query, 200),
+            cure="check the path, or give a text of words",
+        )
+    if len(words) == 1:
+        told.append(f"there is no file or folder {one_line(query, 60)}: it was read as a text")
+    stream = open_documents([query], m.read)
+    return open_documents([dataclasses.replace(one, name=one_line(query, 60)) for one in read_all(stream)])
+
+
 def open_stream(m: Matcher, inputs: Any) -> DocumentStream:
     """The documents behind a path, a name of the catalogue, texts or documents, one after the other.
 
@@ -82,7 +150,7 @@ def open_stream(m: Matcher, inputs: Any) -> DocumentStream:
     """
     from pipelines.data.catalog import entry, is_name, sample_path
 
-    if isinstance(inputs, str) and not Path(inputs).exists() and is_name(inputs, "match"):
+    if isinstance(inputs, str) and not there(inputs) and is_name(inputs, "match"):
         return open_documents(sample_path(entry(inputs, "match")), m.read)
     return open_documents(inputs, m.read)
 
@@ -128,7 +196,7 @@ def is_pairs(data: Any) -> bool:
     if isinstance(data, PairSet):
         return True
     if isinstance(data, (str, Path)):
-        return Path(data).exists() and is_pair_list(Path(data))
+        return there(data) and is_pair_list(Path(data))
     rows = isinstance(data, Sequence) and len(data) > 0
     return rows and all(isinstance(row, tuple) and len(row) in (2, 3) for row in data)
 
@@ -140,11 +208,17 @@ def _corpus(m: Matcher, data: Any) -> LinkedCorpus:
         return data
     linked = m.pairs.source != "halves"
     options = dataclasses.replace(m.read, roles=m.pairs.roles if linked and m.read.markup == "strip" else m.read.roles)
-    if isinstance(data, str) and not Path(data).exists() and is_name(data, "match"):
+    source, name = data, ""
+    if isinstance(data, str) and not there(data) and is_name(data, "match"):
         found = entry(data, "match")
-        corpus = linked_corpus(sample_path(found), options, m.pairs.links)
-        return dataclasses.replace(corpus, name=found.name)
-    return linked_corpus(data, options, m.pairs.links)
+        source, name = sample_path(found), found.name
+    if linked:
+        corpus = linked_corpus(source, options, m.pairs.links)
+    else:
+        stream = open_documents(source, options)
+        documents = read_all(stream)
+        corpus = LinkedCorpus(stream.name, documents, np.zeros((0, 2), np.int64), tuple(stream.notes))
+    return dataclasses.replace(corpus, name=name or corpus.name)
 
 
 def _of_pairs(pairs: PairSet) -> Material:

@@ -26,7 +26,8 @@ __all__ = ["Encoded", "Match", "Matches", "PairScore", "Query", "Scores"]
 BlocksOfMatch = Callable[[int, int], "tuple[Passages, Passages] | None"]
 BlocksOfPair = Callable[[int], "tuple[Passages, Passages] | None"]
 
-_REPORTED, _PICTURED = 12, 3  # queries or pairs that a report shows one by one, and heat maps of each
+_REPORTED, _PICTURED = 12, 3  # queries or pairs that a report shows one by one, and heat maps of each at most
+_PICTURES = 12  # heat maps of a report in all
 _ROWS = 200  # rows of a report's table
 _PRINTED = 20  # queries or pairs that the terminal shows
 
@@ -41,6 +42,7 @@ class Match:
         probability: of a match; None where nothing was calibrated.
         facts: what was read of it; None where the index does not say.
         answers: its passages that answer passages of the query, left being the query.
+        same: it has the very text of the query.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Match:
     title: str = ""
     facts: DocumentFacts | None = None
     answers: tuple[Answer, ...] = ()
+    same: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ class _Answered(Result):
         tally = Tally()
         for one in facts:
             tally.add(one)
-        said = [*self.told, *(f"{one_line(one.name)}: {note}" for one in facts for note in one.notes), *tally.notes]
+        said = [*self.told, *tally.notes]
         said += [f"left out: {problem}" for problem in self.failed.values()]
         return tuple(dict.fromkeys(said))
 
@@ -148,6 +151,7 @@ class Matches(_Answered):
                 "title": match.title,
                 "score": match.score,
                 "probability": match.probability,
+                "same": match.same,
                 **counted_cells("query", query.facts),
                 **counted_cells("document", match.facts),
                 **answer_cells("query", "document", match.answers),
@@ -164,6 +168,7 @@ class Matches(_Answered):
                 "title": match.title,
                 "score": match.score,
                 "probability": match.probability,
+                "same": match.same,
                 "counts": None if match.facts is None else match.facts.counts(),
                 "passages": [dataclasses.asdict(pair) for pair in match.answers],
             }
@@ -184,14 +189,15 @@ class Matches(_Answered):
         }
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """The heat map of the first query and its best document; without blocks, the best documents as bars."""
+        """The heat map of the first query and the best document beside itself; without blocks, the best as bars."""
         from pipelines.match.plots import heat_map_figure, ranking_figure
 
         figure = None
         for number, query in enumerate(self.queries):
-            both = self._both(number, 0) if query.matches else None
-            if both is not None:
-                figure = heat_map_figure(*both, query.matches[0].answers)
+            place = next((place for place, match in enumerate(query.matches) if not match.same), None)
+            both = None if place is None else self._both(number, place)
+            if place is not None and both is not None:
+                figure = heat_map_figure(*both, query.matches[place].answers)
                 break
         if figure is None:
             lists = {query.name: [(one.name, one.score) for one in query.matches] for query in self.queries}
@@ -208,6 +214,7 @@ class Matches(_Answered):
         """Add the documents of each query as a table, heat maps, and the passages marked in their context."""
         searched = f" in {self.searched}" if self.searched is not None else ""
         report.add_text(f"{len(self.queries):,} queries by {self.model}{searched}.", section="Search")
+        pictured = max(1, min(_PICTURED, _PICTURES // max(1, len(self.queries))))
         for number, query in enumerate(self.queries[:_REPORTED]):
             section = one_line(query.name, 100)
             if query.facts is not None:
@@ -216,13 +223,14 @@ class Matches(_Answered):
                 report.add_text("No document was found.", section=section)
                 continue
             rows = [
-                [one_line(m.name, 120), one_line(m.title), m.score, m.probability, *_read(m.facts)]
+                [_named(m, 120), one_line(m.title), m.score, m.probability, *_read(m.facts)]
                 for m in query.matches[:_ROWS]
             ]
             head = ["document", "title", "score", "probability", "blocks", "tokens", "tokens dropped"]
             more = f"The first {len(rows)} of {len(query.matches):,}." if len(query.matches) > len(rows) else ""
             report.add_table(head, rows, section=section, caption=more)
-            for place, match in enumerate(query.matches[:_PICTURED]):
+            others = [(place, match) for place, match in enumerate(query.matches) if not match.same]
+            for place, match in others[:pictured]:
                 _add_pair(report, (query.name, match.name), match.answers, self._both(number, place), section)
         left = len(self.queries) - _REPORTED
         if left > 0:
@@ -236,7 +244,7 @@ class Matches(_Answered):
             for rank, match in enumerate(query.matches, 1):
                 sure = "" if match.probability is None else f"  p {match.probability:.3f}"
                 title = f"  {one_line(match.title, 50)}" if match.title else ""
-                lines.append(f"  {rank:2d}  {match.score:7.4f}{sure}  {one_line(match.name)}{title}")
+                lines.append(f"  {rank:2d}  {match.score:7.4f}{sure}  {_named(match)}{title}")
                 if match.facts is not None and match.facts.lost:
                     lines.append(f"{'':14}read: {match.facts}")
                 lines += _printed(match.answers[:1])
@@ -406,6 +414,11 @@ def _given(blocks: Callable[[], tuple[Passages, Passages] | None] | None) -> tup
     except UserError:
         return None
     return both if both is not None and len(both[0]) and len(both[1]) else None
+
+
+def _named(match: Match, longest: int = 80) -> str:
+    """The name of a document found, and that it is the query's own text where it is."""
+    return one_line(match.name, longest) + (" (the same text)" if match.same else "")
 
 
 def _number(value: float | None) -> float:

@@ -186,6 +186,21 @@ class ShardWriter:
                 self._damaged = True
                 raise
 
+    def checkpoint(self) -> None:
+        """Close the shard that is being written: a kill after this loses none of the rows added so far.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        try:
+            self._seal()
+        except OSError as error:
+            self._damaged = True
+            raise write_failure(error, self.folder) from error
+        except RunError:
+            self._damaged = True
+            raise
+
     def finish(self) -> pathlib.Path:
         """Close the last shard and give the folder its name; called by the end of a ``with`` body.
 

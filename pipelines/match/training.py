@@ -108,16 +108,20 @@ def pretraining_loss(blocks: bool, masked_blocks: int) -> Any:
 
 
 class Pairs(Dataset[Any]):
-    """Documents that match; an example is one match, a step all documents of its matches and some near ones.
+    """Documents that match; an example is one match, a step its matches and as many documents drawn at random.
+
+    Random documents against each other are the pairs that do not match: drawn among the matches' own documents they
+    would teach that documents with many matches have none.
 
     Args:
         windows: blocks of all documents.
         matches: (P, 2) documents that match; each is one example.
-        others: (Q, 2) documents known not to match; None where all other pairs do not.
-        known: (M, 2) all documents that match, those of other parts too: never taken for negatives.
-        near: (N, k) nearest documents of each that may serve as hard negatives, -1 where there are fewer; or None.
+        known: (M, 2) all documents that match, those of other parts too: never taken for others.
         allowed: (K,) documents that may be read.
-        every: whether all documents of a step are compared, or each match beside one negative.
+        others: (Q, 2) pairs known not to match; None where all pairs but the known ones do not.
+        near: (N, k) nearest documents of each that may serve as hard pairs, -1 where there are fewer; or None.
+        every: whether all random documents of a step are compared, or one pair beside each match.
+        words: (N, C) what the documents' words say, for models that read them and do not learn them.
     """
 
     def __init__(
@@ -130,82 +134,81 @@ class Pairs(Dataset[Any]):
         others: Indices | None = None,
         near: Indices | None = None,
         every: bool = True,
+        words: NDArray[np.float32] | None = None,
     ) -> None:
-        self.windows, self.matches, self.every = windows, matches, every
-        self.allowed = set(allowed.tolist())
+        self.windows, self.matches, self.every, self.words = windows, matches, every, words
         self._linked: dict[int, set[int]] = {}
         for left, right in known.tolist():
             self._linked.setdefault(left, set()).add(right)
             self._linked.setdefault(right, set()).add(left)
-        self._pool = allowed
-        self._refused: dict[int, list[int]] = {}
-        for left, right in [] if others is None else others.tolist():
-            self._refused.setdefault(left, []).append(right)
-            self._refused.setdefault(right, []).append(left)
-        self._near = near
+        self._pool, self._allowed = allowed, set(allowed.tolist())
+        self._others, self._near = others, near
         self._place = (0, 0)
 
     def __len__(self) -> int:
         return len(self.matches)
 
     def set_epoch(self, seed: int, epoch: int) -> None:
-        """Windows and negatives are drawn for (seed, epoch, example); validation is epoch 0."""
+        """Windows and other pairs are drawn for (seed, epoch, example); validation is epoch 0."""
         self._place = (seed, epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        pairs: list[tuple[int, int, int]] = []
-        for index in indices:
-            left, right = self.matches[index].tolist()
-            pairs.append((left, right, 1))
-            generator = np.random.default_rng(derive_seed(*self._place, int(index)))
-            pairs += [(a, b, 0) for a, b in self._negatives(left, right, generator)]
-        documents = list(dict.fromkeys(one for left, right, _ in pairs for one in (left, right)))
+        matches = [tuple(self.matches[index].tolist()) for index in indices]
+        generator = np.random.default_rng(derive_seed(*self._place, int(indices[0])))
+        others = self._drawn(len(indices), generator) + self._hard(matches, generator)
+        documents = list(dict.fromkeys(one for pair in (*matches, *others) for one in pair))
         rows, mask = self.windows.read(documents, [derive_seed(*self._place, one) for one in documents])
         place = {one: number for number, one in enumerate(documents)}
-        table = self._all_pairs(documents) if self.every else [(place[a], place[b], label) for a, b, label in pairs]
-        left, right, label = (torch.tensor(column) for column in zip(*table, strict=True))
-        return {"rows": rows, "mask": mask, "left": left, "right": right, "label": label.float()}
+        pairs = torch.tensor([[place[a], place[b]] for a, b in (*matches, *others)])
+        label = torch.tensor([1.0] * len(matches) + [0.0] * len(others))
+        batch = {"rows": rows, "mask": mask, "left": pairs[:, 0], "right": pairs[:, 1], "label": label}
+        return batch if self.words is None else batch | {"words": torch.from_numpy(self.words[documents])}
 
-    def _negatives(self, left: int, right: int, generator: np.random.Generator) -> list[tuple[int, int]]:
-        """A near document that matches neither is known to, or a known mismatch; without either one at random."""
-        anchor = left if generator.random() < 0.5 else right
-        candidates = [one for one in self._refused.get(anchor, []) if one in self.allowed]
-        if not candidates and self._near is not None:
+    def _drawn(self, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:
+        """Pairs that do not match: given ones, or of random documents."""
+        if self._others is not None:
+            if not len(self._others):
+                return []
+            return [tuple(pair) for pair in self._others[generator.integers(len(self._others), size=count)].tolist()]
+        if self.every:
+            chosen = generator.permutation(self._pool)[: max(2, count)].tolist()
+            pairs = [(a, b) for number, a in enumerate(chosen) for b in chosen[number + 1 :]]
+        else:
+            pairs = [tuple(pair) for pair in generator.choice(self._pool, (4 * count, 2)).tolist()]
+        free = [(a, b) for a, b in pairs if a != b and b not in self._linked.get(a, ())]
+        return free if self.every else free[:count]
+
+    def _hard(self, matches: Sequence[tuple[int, ...]], generator: np.random.Generator) -> list[tuple[int, int]]:
+        """Beside each match, one of its documents with a near one that it does not match."""
+        if self._near is None:
+            return []
+        found = []
+        for pair in matches:
+            anchor = pair[int(generator.integers(2))]
             linked = self._linked.get(anchor, set())
-            near = self._near[anchor].tolist()
-            candidates = [one for one in near if one in self.allowed and one not in linked and one != anchor]
-        found = [(anchor, candidates[int(generator.integers(len(candidates)))])] if candidates else []
-        if self.every or found:
-            return found
-        for _ in range(20):
-            other = int(self._pool[int(generator.integers(len(self._pool)))])
-            if other != anchor and other not in self._linked.get(anchor, set()):
-                return [(anchor, other)]
-        return []
-
-    def _all_pairs(self, documents: Sequence[int]) -> list[tuple[int, int, int]]:
-        return [
-            (i, j, int(documents[j] in self._linked.get(documents[i], ())))
-            for i in range(len(documents))
-            for j in range(i + 1, len(documents))
-        ]
+            near = [one for one in self._near[anchor].tolist() if one in self._allowed and one not in linked]
+            near = [one for one in near if one != anchor]
+            if near:
+                found.append((anchor, near[int(generator.integers(len(near)))]))
+        return found
 
 
 def pair_loss(model: Smith, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
     """Sum of the cross entropy over the pairs of a step, matches and others with equal weight in all.
 
-    Source: SMITH (arXiv 2004.12297), section 4.4, over all pairs of the documents that a step holds.
+    Source: SMITH (arXiv 2004.12297), section 4.4, over more pairs.
     """
     rows, mask = batch["rows"], batch["mask"]
-    blocks = model.block_vectors(rows) if rows.dtype == torch.int64 else rows
-    vectors = model.document_vectors(blocks, mask)
+    learned = rows.dtype == torch.int64
+    words = model.word_vectors(rows) if learned else batch.get("words")
+    vectors = model.document_vectors(model.block_vectors(rows) if learned else rows, mask, words=words)
     logits = model.logits(vectors[batch["left"]], vectors[batch["right"]])
     label = batch["label"]
     each = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
     share = label.mean().clamp(1e-6, 1 - 1e-6)
     weight = torch.where(label > 0, 0.5 / share, 0.5 / (1 - share))
     matches = int(label.sum())
-    return (each * weight).mean() * matches, matches
+    return ((each * weight).mean() + model.penalty()) * matches, matches

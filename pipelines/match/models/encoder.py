@@ -20,6 +20,7 @@ __all__ = ["Encoder", "EncoderLayer", "SentenceEncoder", "VectorHead", "sequence
 
 INIT_STD = 0.02
 _KINDS = ("mixer", "modifier")
+_ROWS = 32  # blocks at once on the CPU where no gradient is wanted: enough for its matrix products, little padding
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -91,8 +92,12 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Rows x (N, T, C), valid where mask (N, T); None where all are."""
-        x = self.mixer_norm(x + self.dropout(self._mix(x, mask)))
-        return self.output_norm(x + self.dropout(self.contract(F.gelu(self.expand(x), approximate=self.gelu))))
+        return self._finish(x, self._mix(x, mask))
+
+    def first_row(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The first row (N, 1, C) of ``forward`` alone, of a mixer whose rows depend on each other only as keys."""
+        first = x[:, :1]
+        return self._finish(first, self.mixer(first, context=x, context_mask=mask).y)
 
     def unmasked(self, x: Tensor, shift: float) -> Tensor:
         """As ``forward`` without a mask, but the scores of softmax attention first raised by ``shift`` in their dtype.
@@ -103,7 +108,10 @@ class EncoderLayer(nn.Module):
             return self(x, None)
         q, k, v = (heads.transpose(1, 2) for heads in self.mixer.project(x))
         scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5) + shift
-        mixed = self.mixer.merge((scores.softmax(-1) @ v).transpose(1, 2))
+        return self._finish(x, self.mixer.merge((scores.softmax(-1) @ v).transpose(1, 2)))
+
+    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """All that follows the mixer."""
         x = self.mixer_norm(x + self.dropout(mixed))
         return self.output_norm(x + self.dropout(self.contract(F.gelu(self.expand(x), approximate=self.gelu))))
 
@@ -166,6 +174,7 @@ class Encoder(nn.Module):
         self.fixed_length = length if about.fixed_length else None
         self._by_length = not about.mask and not about.fixed_length
         self._backwards = bool(getattr(mixers[0], "causal", False)) if mixers else False
+        self._rows_alone = bool(mixers) and attention == "softmax" and not self._backwards
         self.apply(_initialise)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -179,6 +188,19 @@ class Encoder(nn.Module):
             else:
                 x = layer(x, mask)
         return x
+
+    def first_rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The first rows (N, 1, C) of what ``forward`` gives.
+
+        In evaluation the last layer of softmax attention computes no other row; while training it does, so that dropout
+        draws as in ``forward``.
+        """
+        if self.training or not self._rows_alone or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return self(x, mask)[:, :1]
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x, mask)
+        return last.first_row(x, mask)  # type: ignore[operator]
 
     def unmasked(self, x: Tensor, shift: float) -> Tensor:
         """Rows x (N, T, C) that are all padding, as ``EncoderLayer.unmasked`` mixes them."""
@@ -329,5 +351,28 @@ class SentenceEncoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Unit vectors (M, C) of blocks ids (M, L), each with at least one valid token."""
+        if mask is None and self._may_sort(ids):
+            return self._by_width(ids)
         mask = ids != 0 if mask is None else mask
-        return self.pool(self.tokens(ids, mask), mask)
+        return self._vectors(ids, mask, mask)
+
+    def _vectors(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
+        if self.head is None:
+            return self.pool(self.encoder(self.embed(ids), keys), mask)
+        return self.pool(self.encoder.first_rows(self.embed(ids), keys), mask)
+
+    def _may_sort(self, ids: Tensor) -> bool:
+        plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting())
+        return plain and not self.training and ids.device.type == "cpu" and self.encoder.fixed_length is None
+
+    def _by_width(self, ids: Tensor) -> Tensor:
+        """``forward`` for blocks of about equal length together, so that little padding is computed."""
+        places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        widths, order = ((ids != 0) * places).amax(1).clamp(min=1).sort(stable=True)
+        found = []
+        for rows, width in zip(order.split(_ROWS), widths.split(_ROWS), strict=True):
+            piece = ids[rows, : int(width[-1])]
+            mask = piece != 0
+            found.append(self._vectors(piece, mask, None if bool(mask.all()) else mask))
+        vectors = torch.cat(found)
+        return torch.empty_like(vectors).index_copy_(0, order, vectors)

@@ -38,6 +38,7 @@ from pipelines.match.models.encoder import (
     initialise_linear,
     unit_rows,
 )
+from pipelines.match.models.words import WordsBeside
 
 __all__ = ["COMBINATIONS", "Smith", "SmithConfig", "matching_loss"]
 
@@ -85,6 +86,7 @@ class SmithConfig:
         eps: of the LayerNorms.
         learned_scale: logit = exp(log_scale) cosine + bias, learned from 6 and -3; otherwise 6 cosine, as released.
         released: as released: padding blocks are encoded and enter the combinations, which are not normalised.
+        words: whether the mean of the blocks and the rarer words stand beside the encoders' vector (``WordsBeside``).
         shared_heads: whether both documents of a pair have one document projection; the released graph has two.
 
     Raises:
@@ -120,6 +122,7 @@ class SmithConfig:
     eps: float = 1e-12
     learned_scale: bool = True
     released: bool = False
+    words: bool = False
     shared_heads: bool = True
 
     def __post_init__(self) -> None:
@@ -151,6 +154,8 @@ class SmithConfig:
                 )
         if self.released and (self.pooling, self.document_pooling) != ("cls", "first"):
             raise ConfigError("the released code reads first rows", where="pooling", found=self.pooling, expected="cls")
+        if self.released and self.words:
+            raise ConfigError("the released code reads no words beside", where="words", found=True, expected=False)
         if self.released and not self.document_layers:
             raise ConfigError("the released code has a document encoder", where="document_layers", found=0)
 
@@ -168,7 +173,10 @@ class SmithConfig:
     @property
     def vector_size(self) -> int:
         """Channels D of a document's vector."""
-        return self.dim if self.combine == "normal" or not self.document_layers else 2 * self.dim
+        own = self.dim if self.combine == "normal" else 2 * self.dim
+        if not self.document_layers:
+            own = 0 if self.words else self.dim
+        return own + 2 * self.dim if self.words else own
 
 
 class BlockAttention(nn.Module):
@@ -238,6 +246,8 @@ class Smith(nn.Module):
         )
         if c.document_layers:
             self._build_document_level(c)
+        if c.words:
+            self.beside = WordsBeside(c.vocabulary, c.dim)
         if c.learned_scale:
             self.log_scale = nn.Parameter(torch.tensor(math.log(_AMPLIFIER)))
             self.bias = nn.Parameter(torch.tensor(-_AMPLIFIER / 2))
@@ -309,19 +319,40 @@ class Smith(nn.Module):
         outputs = table.reshape(blocks.shape[0], -1, blocks.shape[2])[:, : blocks.shape[1]]
         return torch.where(mask.unsqueeze(-1), outputs, 0.0)
 
-    def document_vectors(self, blocks: Tensor, mask: Tensor, *, right: bool = False) -> Tensor:
+    def word_vectors(self, ids: Tensor) -> Tensor | None:
+        """What the words of documents ids (N, B, L) say: (N, C); None for a model that reads none beside."""
+        return self.beside.words(ids, self.sentences.word_embedding.weight) if self.config.words else None
+
+    def penalty(self) -> Tensor | float:
+        """What the loss of matching adds for weights that are held near their beginning."""
+        return self.beside.penalty() if self.config.words else 0.0
+
+    def document_vectors(
+        self, blocks: Tensor, mask: Tensor, *, words: Tensor | None = None, right: bool = False
+    ) -> Tensor:
         """Document level: blocks (N, B, C), valid where mask (N, B), to vectors (N, D).
 
         Args:
             blocks: what ``block_vectors`` gives.
             mask: True = valid; a document's valid blocks come first.
+            words: what ``word_vectors`` gives (N, C), for a model that reads words beside.
             right: the second document of a pair; only models without ``shared_heads`` tell them apart.
 
         Raises:
-            ConfigError: as released: more blocks than ``document_positions``.
+            ConfigError: as released: more blocks than ``document_positions``; words missing.
         """
+        if not self.config.words:
+            return self._encoder_vectors(blocks, mask, right)
+        if words is None:
+            raise ConfigError("this model reads words beside the blocks", where="words", found=None, expected="(N, C)")
+        own = self._encoder_vectors(blocks, mask, right) if self.config.document_layers else None
+        return self.beside(_mean(blocks, mask), words, own)
+
+    def _encoder_vectors(self, blocks: Tensor, mask: Tensor, right: bool) -> Tensor:
+        """The document encoder's part of the vectors."""
         if not self.config.document_layers:
             return unit_rows(_mean(blocks, mask))
+        size = self.config.dim if self.config.combine == "normal" else 2 * self.config.dim
         windows, window_mask = self._windows(blocks, mask)
         if torch.compiler.is_exporting():
             vectors = self._window_vectors(windows, _first_valid(window_mask), right)
@@ -329,9 +360,9 @@ class Smith(nn.Module):
         else:
             rows = window_mask.any(1).nonzero().squeeze(1)
             if not len(rows):
-                return blocks.new_zeros(blocks.shape[0], self.config.vector_size)
+                return blocks.new_zeros(blocks.shape[0], size)
             vectors = self._window_vectors(windows[rows], window_mask[rows], right)
-            table = vectors.new_zeros(len(windows), self.config.vector_size).index_copy(0, rows, vectors)
+            table = vectors.new_zeros(len(windows), size).index_copy(0, rows, vectors)
         table = table.unflatten(0, (blocks.shape[0], -1))
         if table.shape[1] == 1:
             return table.squeeze(1)
@@ -340,7 +371,8 @@ class Smith(nn.Module):
 
     def encode(self, ids: Tensor, *, right: bool = False) -> Tensor:
         """Ids (N, B, L), 0 = padding, to document vectors (N, D)."""
-        return self.document_vectors(self.block_vectors(ids), (ids != 0).any(-1), right=right)
+        words = self.word_vectors(ids)
+        return self.document_vectors(self.block_vectors(ids), (ids != 0).any(-1), words=words, right=right)
 
     def logits(self, left: Tensor, right: Tensor) -> Tensor:
         """Document vectors (P, D) of both sides to logits (P,) of their matching."""
