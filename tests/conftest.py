@@ -31,3 +31,17 @@ def etth1(benchmark: pathlib.Path) -> pathlib.Path:
     if not path.is_file():
         pytest.skip("ETTh1.csv is not in the benchmark folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def matcher_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small matcher as ``save`` keeps it, hardly trained: halves of 40 short documents of the embedded ones."""
+    import torch
+
+    from pipelines import Matcher
+
+    before = torch.get_num_threads()
+    kit = Matcher.check_kit()
+    matcher = Matcher(**kit["params"], threads=1, baselines=("tfidf",)).fit(kit["data"])
+    torch.set_num_threads(before)
+    return matcher.save(tmp_path_factory.mktemp("match") / "matcher")

@@ -33,6 +33,8 @@ _DENSE += (
 )
 #: Bytes of these are ASCII letters between escapes, so that they pass for UTF-8 and must be believed when declared.
 _ESCAPED = ("iso2022", "hz", "utf_7")
+#: Codecs of DOS, old Macintosh and mainframe machines: hardly any file is in them, though they fit nearly all bytes.
+_OLD = re.compile(r"cp(0|1[01]|[1-8]\d\d$)(?<!cp866)(?<!cp874)|mac_|hp_")
 _NULLS = re.compile("\x00")
 _CONTROLS = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
@@ -179,10 +181,13 @@ def _detected(data: bytes, first: int, name: str) -> tuple[str, str]:
     sample = data[:_SAMPLE] + (data[first - 64 : first + _SAMPLE] if first >= _SAMPLE else b"")
     # A few foreign bytes prove little; they are Windows-1252 more often than all that fits them as well or better.
     sparse = sum(byte > 127 for byte in sample) * 50 < len(sample)
-    matches = list(charset_normalizer.from_bytes(sample, cp_exclusion=list(_DENSE) if sparse else None))
+    found = list(charset_normalizer.from_bytes(sample, cp_exclusion=list(_DENSE) if sparse else None))
+    matches = [match for match in found if not _OLD.match(match.encoding)] or found
     slack = 0.05 if sparse else 0.0
     equal = [
-        m for m in matches if m.chaos <= matches[0].chaos + slack and (sparse or m.coherence >= matches[0].coherence)
+        m
+        for m in matches
+        if m.chaos <= matches[0].chaos + slack and (sparse or m.coherence >= matches[0].coherence - 0.05)
     ]
     western = any("cp1252" in (match.encoding, *match.could_be_from_charset) for match in equal)
     for codec in (*(["cp1252"] if western else []), *(match.encoding for match in matches), "cp1252", "latin-1"):

@@ -28,7 +28,8 @@ class Calibration:
 
     Attributes:
         slope, intercept: of the curve.
-        matches, pairs: how many held-out pairs are matches, of how many.
+        matches, pairs: how many held-out pairs are matches, of how many; both 0 where the curve is not fitted but
+            assumed, which is good for a threshold and for no probability.
         notes: what a reader of the probabilities should know (one class only, separable, falling).
 
     Example:

@@ -376,10 +376,10 @@ def _calibrated(
 
 def _guess(module: Smith) -> Calibration:
     """The curve that the model was trained with, where no held-out pair can tell a better one."""
-    note = "no held-out matches: probabilities are not calibrated"
+    note = "no held-out matches to calibrate on: probabilities are not given"
     if not module.config.learned_scale:
-        return Calibration(6.0, 0.0, 1, 2, (note,))
-    return Calibration(float(module.log_scale.detach().exp()), float(module.bias.detach()), 1, 2, (note,))
+        return Calibration(6.0, 0.0, 0, 0, (note,))
+    return Calibration(float(module.log_scale.detach().exp()), float(module.bias.detach()), 0, 0, (note,))
 
 
 def _judged_others(material: Material, parts: Parts) -> NDArray[np.int64]:

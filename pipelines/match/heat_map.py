@@ -60,11 +60,12 @@ def heat_map_figure(left: Passages, right: Passages, answers: Sequence[Answer] =
         ax = figure.subplots()
         low, high = (float(values.min()), float(values.max())) if values.count() else (0.0, 1.0)
         ax.set_facecolor("#eef1f4")
-        ax.set_anchor("N")
         image = ax.imshow(
             values, cmap="viridis", vmin=min(low, high - 0.1), vmax=high, aspect="equal", interpolation="nearest"
         )
-        figure.colorbar(image, ax=ax, label="cosine of the blocks", shrink=0.8, pad=0.02)
+        figure.colorbar(
+            image, ax=ax, label="cosine of the blocks", shrink=0.8, pad=0.02, panchor="N", anchor=(0.0, 1.0)
+        )  # just below the title
         _block_axis(ax, left, found.rows, vertical=True)
         _block_axis(ax, right, found.columns, vertical=False)
         for number, pair in enumerate(answers, 1):

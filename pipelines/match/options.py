@@ -148,7 +148,7 @@ _INFOS = (
         paper="SMITH: Beyond 512 Tokens, Siamese Multi-depth Transformer-based Hierarchical Encoder (arXiv 2004.12297)",
         sheet=4,
         summary="sentence blocks, a sentence encoder, a document encoder over its vectors; two documents, one model",
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         attention="softmax",
         defaults=MappingProxyType(
             {**SIZES["small"], "dropout": 0.1, "combine": "normal", "activation": "none", "words": True}

@@ -290,14 +290,16 @@ def _pages(m: Matcher, documents: Iterable[Document], wanted: Mapping[Any, None]
     return {identity(one.document): page_of(one) for one in reads(m, chosen(), {})}
 
 
-def _chances(m: Matcher, searched: int, expected: float, told: list[str]) -> Callable[[float], float]:
-    """From a score to the probability of a match among so many documents.
+def _chances(m: Matcher, searched: int, expected: float, told: list[str]) -> Callable[[float], float | None]:
+    """From a score to the probability of a match among so many documents; None where nothing was calibrated.
 
     The curve was fitted on as many matches as others. Of the documents searched far fewer match a query: the odds are
     multiplied accordingly, see :meth:`Calibration.probability`.
     """
     curve = m.state.calibration
     told += curve.notes
+    if not curve.pairs:
+        return lambda score: None
     if not 0 < curve.matches < curve.pairs or searched < 1:
         return lambda score: float(curve.probability([score])[0])
     matches = min(expected, searched / 2)
@@ -310,7 +312,7 @@ def _query(
     found: Sequence[tuple[str, dict[str, Any], float]],
     pages: Mapping[int, Passages],
     passages: int,
-    chance: Callable[[float], float],
+    chance: Callable[[float], float | None],
 ) -> Query:
     matches = []
     own = identity(asked.document)

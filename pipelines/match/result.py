@@ -230,8 +230,9 @@ class Matches(_Answered):
             more = f"The first {len(rows)} of {len(query.matches):,}." if len(query.matches) > len(rows) else ""
             report.add_table(head, rows, section=section, caption=more)
             others = [(place, match) for place, match in enumerate(query.matches) if not match.same]
-            for place, match in others[:pictured]:
-                _add_pair(report, (query.name, match.name), match.answers, self._both(number, place), section)
+            for count, (place, match) in enumerate(others[:_PICTURED]):
+                both = self._both(number, place)
+                _add_pair(report, (query.name, match.name), match.answers, both, section, picture=count < pictured)
         left = len(self.queries) - _REPORTED
         if left > 0:
             report.add_text(f"{left:,} more queries stand in the saved answer only.", section="Further queries")
@@ -444,11 +445,13 @@ def _add_pair(
     answers: Sequence[Answer],
     both: tuple[Passages, Passages] | None,
     section: str,
+    *,
+    picture: bool = True,
 ) -> None:
     """The heat map of two documents and their passages."""
     from pipelines.match.plots import heat_map_figure
 
-    if both is not None:
+    if both is not None and picture:
         alt = f"Similarity of the {len(both[0])} blocks of {names[0]} with the {len(both[1])} of {names[1]}"
         best = [f"{one.left_block} and {one.right_block} ({one.similarity:.2f})" for one in answers]
         if best:

@@ -40,7 +40,7 @@ def score(m: Matcher, inputs: Any, passages: int) -> Scores:
         a, b = read[left], read[right]
         value = float(a.vector @ b.vector)
         shown = tuple(answers(page_of(a), page_of(b), passages)) if passages else ()
-        chance = float(curve.probability([value])[0])
+        chance = float(curve.probability([value])[0]) if curve.pairs else None
         pairs.append(PairScore(left, right, value, chance, facts_of(a), facts_of(b), shown, label))
         kept.append((left, right))
     if not pairs:

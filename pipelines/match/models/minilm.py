@@ -172,6 +172,7 @@ def minilm_smith(config: SmithConfig | None = None, **changes: Any) -> Smith:
     import torch
 
     from pipelines.match.models.smith import Smith, SmithConfig
+    from pipelines.match.models.words import WordsBeside
 
     if config is None:
         config = SmithConfig(**(MINILM_SIZES | changes))
@@ -186,6 +187,8 @@ def minilm_smith(config: SmithConfig | None = None, **changes: Any) -> Smith:
         sentences = Smith(config).sentences
     model = Smith(dataclasses.replace(config, sentence_layers=0, vocabulary=2))
     model.sentences, model.config = _filled(sentences), config
+    if config.words:
+        model.beside = WordsBeside(config.vocabulary, config.dim)
     return model
 
 
