@@ -11,10 +11,10 @@
 # %% [markdown]
 # # Long documents that belong together
 #
-# SMITH cuts a document into sentence blocks, reads each block, and reads the blocks' vectors once more: a document of any
-# length becomes one vector, and two documents match as far as their vectors point the same way. A small model ships,
-# trained on the cross references of the Python documentation; a fifth of its 497 documents was held out. Everything here
-# is one command too: `pipelines match`.
+# SMITH cuts a document into sentence blocks, reads each block, and reads the blocks' vectors once more: a document of
+# any length becomes one vector, and two documents match as far as their vectors point the same way. A small model ships,
+# trained on the cross references of the Python documentation; a fifth of its 497 documents was held out. Everything
+# here is one command too: `pipelines match`.
 
 # %%
 from pipelines import Matcher
@@ -27,13 +27,11 @@ print(len(documents), "documents that the model has not learned from")
 print(", ".join(one.name for one in documents[:12]))
 
 # %% [markdown]
-# Search: a text, a file or a whole folder against a folder, an archive, a table or vectors made before. What was read is
-# counted; nothing is cut off unsaid.
+# Search: a text, a file or a whole folder against a folder, an archive, a table or vectors made before. What was read
+# is counted; nothing is cut off unsaid.
 
 # %%
-answer = matcher.predict(
-    ["How do I read and write compressed archives from a program?"], corpus=documents, passages=2
-)
+answer = matcher.predict(["How do I read and write compressed archives from a program?"], corpus=documents, passages=2)
 print(answer)
 
 # %% [markdown]
@@ -72,8 +70,8 @@ matcher.encode(list(documents)).save(folder)
 print(matcher.predict([query], corpus=folder, passages=0))
 
 # %% [markdown]
-# Your own documents: a folder whose files link to each other, a list of pairs, or plain documents, whose two halves match.
-# Here the smallest thing that learns: halves of forty short documents.
+# Your own documents: a folder whose files link to each other, a list of pairs, or plain documents, whose two halves
+# match. Here the smallest thing that learns: halves of forty short documents.
 
 # %%
 short = sorted(documents, key=lambda one: len(one.text))[20:60]

@@ -294,7 +294,7 @@ def _summary(
         intervals=intervals,
         baselines={name: _figures(name, every, m.seed, 2)[0] for name in names},
         details=_details(m, every, lengths, names),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*notes, *_said_in_fitting(m)])),
         facts={
             "source": material.name,
             "documents": len(material.documents),
@@ -305,6 +305,11 @@ def _summary(
         figures=_pictures(m, every, lengths),
         largest=True,
     )
+
+
+def _said_in_fitting(m: Matcher) -> list[str]:
+    """What was said of calibrating; what was said of the documents is said anew."""
+    return [note for note in m.state.notes if note.startswith("probabilities")] if m.is_fitted else []
 
 
 def _details(m: Matcher, every: Sequence[Judged], lengths: Indices, names: Sequence[str]) -> dict[str, Any]:

@@ -13,23 +13,23 @@ __all__ = ["WordsBeside", "latent_words", "rarity"]
 
 
 def rarity(ids: Sequence[Tensor], vocabulary: int, marks: Sequence[int]) -> Tensor:
-    """ln((1 + N) / (1 + documents with the word)) + 1 for each word (V,) float32; 0 for marks.
+    """ln((1 + N) / (1 + documents with the word)) for each word (V,) float32: 0 where all have it, and for marks.
 
     Args:
         ids: of N documents, any shape.
         vocabulary: words V.
         marks: ids that are no words.
 
-    Source: the smoothed inverse document frequency of TF-IDF. O(tokens).
+    Source: the inverse document frequency (Spärck Jones 1972), smoothed. O(tokens).
 
     Example:
         >>> rarity([torch.tensor([5, 6]), torch.tensor([[5], [0]])], 7, (0, 1)).round(decimals=2).tolist()[4:]
-        [2.0999999046325684, 1.0, 1.409999966621399]
+        [1.100000023841858, 0.0, 0.4099999964237213]
     """
     seen = torch.zeros(vocabulary)
     for one in ids:
         seen[torch.as_tensor(one).unique().long()] += 1
-    weights = torch.log((1 + len(ids)) / (1 + seen)) + 1
+    weights = torch.log((1 + len(ids)) / (1 + seen))
     weights[list(marks)] = 0.0
     return weights
 
