@@ -12,9 +12,9 @@
 # # Long documents that belong together
 #
 # SMITH cuts a document into sentence blocks, reads each block, and reads the blocks' vectors once more: a document of
-# any length becomes one vector, and two documents match as far as their vectors point the same way. A small model ships,
-# trained on the cross references of the Python documentation; a fifth of its 497 documents was held out. Everything
-# here is one command too: `pipelines match`.
+# any length becomes one vector, and two documents match as far as their vectors point the same way. A small model
+# ships, trained on the cross references of the Python documentation; a fifth of its 497 documents was held out.
+# Everything here is one command too: `pipelines match`.
 
 # %%
 from pipelines import Matcher

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipelines.match.options import BlockOptions
     from pipelines.match.vocabulary import WordPiece
 
+_TELLING = 9  # different ids of a block, marks and padding among them, from which on it is a passage
+_WORDS_AT_ONCE = 128  # blocks whose words are counted at once, each over the whole vocabulary
+
 __all__ = ["Read", "block_vectors", "cut", "encode_stream", "total_counts"]
 
 
@@ -30,7 +33,7 @@ class Read:
     Attributes:
         document: what was read.
         blocks: its sentence blocks.
-        vectors: of the blocks (B, C).
+        vectors: what passages are compared by, a row a block.
         vector: of the document (D,), length one.
     """
 
@@ -97,7 +100,34 @@ def _encoded(module: Smith, waiting: Sequence[tuple[Document, Blocks]], batch: i
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
         words = module.word_vectors(torch.from_numpy(blocks.ids.astype(np.int64))[None].to(device))
         vector = module.document_vectors(rows, mask, words=words)[0].float().cpu().numpy()
-        yield Read(document, blocks, vectors, vector)
+        yield Read(document, blocks, _passage_vectors(module, blocks.ids, vectors), vector)
+
+
+def _passage_vectors(module: Smith, ids: NDArray[np.int32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What passages are compared by: block vectors (B, C), the rarer words of each block beside them, or these alone.
+
+    Blocks of a few signs are left out where a document has others.
+
+    An encoder of ours that has read few documents holds all blocks for nearly alike: its words tell them apart. What
+    all word embeddings have in common is taken off before.
+    """
+    telling = np.array([len(np.unique(row)) >= _TELLING for row in ids], bool)
+    if telling.any():  # a bracket alone answers every bracket: rows of zeros are never compared
+        vectors = np.where(telling[:, None], vectors, np.float32(0))
+    if not module.config.words or not len(ids):
+        return vectors
+    table = module.sentences.word_embedding.weight
+    table = table - table.mean(0)
+    found = []
+    for start in range(0, len(ids), _WORDS_AT_ONCE):
+        given = torch.from_numpy(ids[start : start + _WORDS_AT_ONCE].astype(np.int64)).to(table.device)
+        found.append(module.beside.words(given[:, None], table).float().cpu().numpy())
+    words = np.concatenate(found)
+    if telling.any():
+        words[~telling] = 0
+    if module.config.pooling == "cls":
+        return words
+    return np.concatenate([vectors, words], 1) * np.float32(0.5**0.5)
 
 
 def total_counts(counts: Iterable[BlockCounts]) -> tuple[dict[str, int], list[str]]:

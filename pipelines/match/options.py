@@ -137,9 +137,10 @@ SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "paper": MappingProxyType({"dim": 256, "sentence_layers": 4, "document_layers": 3, "heads": 4, "hidden": 512}),
     }
 )
-#: The sentence encoder of all-MiniLM-L6-v2, which is never changed, below a document encoder of ours.
+#: The sentence encoder of all-MiniLM-L6-v2, which is never changed. Above it stands a learned map over the mean of the
+#: blocks and the words: a thousand matches teach a document encoder nothing (`--arch.document_layers 1` adds one).
 MINILM: Mapping[str, int] = MappingProxyType(
-    {"dim": 384, "sentence_layers": 6, "document_layers": 1, "heads": 12, "hidden": 768}
+    {"dim": 384, "sentence_layers": 6, "document_layers": 0, "heads": 12, "hidden": 768}
 )
 
 _INFOS = (

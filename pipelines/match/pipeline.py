@@ -44,7 +44,7 @@ class Matcher(FittedPipeline["Fitted"]):
         model: smith, or mean (the mean of all-MiniLM-L6-v2 over the blocks, without training).
         size: small, or paper (the sizes of the published model).
         encoder: what reads the blocks: own = an encoder trained from nothing; minilm = all-MiniLM-L6-v2, which needs
-            the extra ``match``, is not changed, and has a document encoder of ours above it.
+            the extra ``match`` and is not changed; a map over its blocks and words is learned above it.
         attention: any mechanism for sequences in the place of the mixer of both encoders.
         arch: size and shape of the model (an ArchOptions, or a dict of its fields).
         blocks: how documents are cut (a BlockOptions, or a dict).
