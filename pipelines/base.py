@@ -1,8 +1,7 @@
 """The contract of a pipeline: what every domain offers to the command line, to Python and to notebooks.
 
 A domain subclasses :class:`Pipeline`, returns a :class:`Result` from ``predict`` and an :class:`Evaluation` from
-``evaluate``; saving, loading, exporting, seeds, reports and the command line come from here. Nothing in this module
-imports torch, pandas or matplotlib before a method needs it.
+``evaluate``; all else comes from here. Torch, pandas and matplotlib are imported where a method needs them.
 """
 
 from __future__ import annotations
@@ -246,9 +245,9 @@ class Pipeline(ABC):
     Subclasses give ``domain``, ``summary``, ``verbs`` (domain verbs beside the common five: name -> method name),
     ``call_time`` (constructor arguments that may differ from those stored with the weights), ``endings`` (verb -> the
     file names that its answer can be saved under) and the abstract methods. ``archives`` says that ``evaluate_archive``
-    is there, ``streams`` which of the verbs take their input step by step: name -> the command that fits its model,
-    ``together`` which of them answer for all inputs at once.
-    Every constructor argument is keyword-only, documented, and stored under its own name without a computation.
+    is there, ``streams`` which verbs take their input step by step (name -> the command that fits its model), and
+    ``together`` which answer for all inputs at once. Every constructor argument is keyword-only, documented, and
+    stored under its own name without a computation.
     """
 
     domain: ClassVar[str]

@@ -21,6 +21,8 @@ def execute(script: pathlib.Path) -> nbformat.NotebookNode:
     NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(FOLDER)}}).execute()
     for cell in notebook.cells:
         cell.get("metadata", {}).pop("execution", None)
+        if "outputs" in cell:  # warnings name the paths of this machine; a cell that fails raises
+            cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
     return notebook
 
 

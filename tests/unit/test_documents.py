@@ -31,7 +31,6 @@ from pipelines.data.errors import InputError
 from pipelines.data.formats.document_types import Document, DocumentOptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = pathlib.Path(os.environ.get("PIPELINES_DATA") or ROOT.parent / "shared" / "data") / "embeddable" / "documents"
 
 
 def write(folder: pathlib.Path, name: str, content: str | bytes) -> pathlib.Path:
@@ -494,16 +493,3 @@ def test_the_table_of_the_embedded_documents_is_what_their_texts_say(
     assert len(by_table.references) == 1646
     assert {*map(tuple, np.sort(by_table.references, axis=1).tolist())} == {*map(tuple, by_table.edges.tolist())}
     assert any(one.startswith("1,646 directed links make 1,575") for one in by_text.notes), by_text.notes
-
-
-@pytest.mark.parametrize(
-    ("name", "documents", "pairs", "directed"),
-    [("linux_manpages.tar.xz", 1100, 3594, 5119), ("perl_pod.tar.xz", 206, 1237, 1379), ("enwiki", 106, 78, 87)],
-)
-def test_links_of_other_corpora(name: str, documents: int, pairs: int, directed: int) -> None:
-    if not DATA.is_dir():
-        pytest.skip("set PIPELINES_DATA to the folder with the data")
-    corpus = linked_corpus(next(DATA.glob(f"{name}*")))
-    assert not corpus.failures
-    assert (len(corpus.documents), len(corpus.edges)) == (documents, pairs)
-    assert any(one.startswith(f"{directed:,} directed links") for one in corpus.notes), corpus.notes
