@@ -59,6 +59,27 @@ print("TF-IDF", {name: round(value, 3) for name, value in evaluation.baselines["
 evaluation.plot()
 
 # %% [markdown]
+# Do long documents come out more alike than short ones, only because they are long? Here they do: the cosine of two
+# documents rises with their length (length collapse).
+
+# %%
+import numpy as np
+
+from pipelines.match.collapse import collapse_figure, length_collapse
+from pipelines.match.predict import reads
+
+
+def vectors(some: list) -> np.ndarray:
+    """Vectors of documents."""
+    return np.stack([one.vector for one in reads(matcher, some, {})])
+
+
+collapse = length_collapse(vectors, documents, lengths=[len(one.text.split()) for one in documents], bins=5)
+for row in collapse.rows():
+    print(row)
+collapse_figure(collapse)
+
+# %% [markdown]
 # Vectors on disk: an index that is mapped into memory when it is searched, whatever its size.
 
 # %%
