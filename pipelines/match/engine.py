@@ -248,7 +248,7 @@ def fit_parts(m: Matcher, material: Material, parts: Parts, prepared: Prepared) 
             matches,
             material.matches,
             np.concatenate(allowed),
-            others=_others(material, part, allowed is not None and len(allowed) > 1),
+            others=_others(material, part, judged=len(allowed) > 1),
             near=near,
             every=m.pairs.loss == "batch",
             words=words,
@@ -310,7 +310,8 @@ def _between(pairs: NDArray[np.int64], part: NDArray[np.int64]) -> NDArray[np.bo
     return ((ends == 1).any(1) & np.isin(ends, (0, 1)).all(1)) if len(pairs) else np.zeros(0, bool)
 
 
-def _others(material: Material, part: NDArray[np.int64], judged: bool) -> NDArray[np.int64] | None:
+def _others(material: Material, part: NDArray[np.int64], *, judged: bool) -> NDArray[np.int64] | None:
+    """Pairs that the data call no match: among training documents, or with a validation document at one end."""
     if material.others is None:
         return None
     chosen = _between(material.others, part) if judged else pair_parts(material.others, part) == 0
@@ -361,9 +362,10 @@ def _calibrated(
         return fitted.calibration, []
     pool = np.concatenate([parts.train, parts.valid])
     drawn = random_negatives(pool, material.matches, 50 * len(judged) + 1000, m.seed)
-    number = np.zeros(len(material.documents), np.int64)
-    number[parts.valid] = 1
-    others = drawn[number[drawn].any(1)][: len(judged)] if material.others is None else _judged_others(material, parts)
+    part = np.full(len(material.documents), -1, np.int64)
+    part[parts.train], part[parts.valid] = 0, 1
+    given = _others(material, part, judged=True)
+    others = drawn[(part[drawn] == 1).any(1)][: len(judged)] if given is None else given
     wanted = np.unique(np.concatenate([judged, others]))
     vectors = document_vectors(fitted.module, prepared.rows, prepared.blocks, wanted, m.batch_blocks)
     pairs = np.concatenate([judged, others])
@@ -380,13 +382,6 @@ def _guess(module: Smith) -> Calibration:
     if not module.config.learned_scale:
         return Calibration(6.0, 0.0, 0, 0, (note,))
     return Calibration(float(module.log_scale.detach().exp()), float(module.bias.detach()), 0, 0, (note,))
-
-
-def _judged_others(material: Material, parts: Parts) -> NDArray[np.int64]:
-    part = np.full(len(material.documents), -1, np.int64)
-    part[parts.train], part[parts.valid] = 0, 1
-    others = material.others
-    return np.zeros((0, 2), np.int64) if others is None else others[_between(others, part)]
 
 
 @torch.inference_mode()

@@ -368,6 +368,14 @@ def _pictures(m: Matcher, every: Sequence[Judged], lengths: Indices) -> list[Any
 
         return score_histogram_figure(scores[m.model], truth)
 
+    def lengths_figure() -> Any:
+        from pipelines.match.plots import length_figure
+
+        margins = np.concatenate([one.margins[m.model] for one in every])[plain]
+        pairs = np.concatenate([one.pairs for one in every])[plain]
+        ends = lengths[pairs[:, 0]], lengths[pairs[:, 1]]
+        return length_figure({m.model: by_length(margins, truth, *ends, threshold=0.0)})
+
     return [
         (
             "Matches against others",
@@ -375,6 +383,7 @@ def _pictures(m: Matcher, every: Sequence[Judged], lengths: Indices) -> list[Any
             roc,
         ),
         ("Scores", "How often each score occurs among matches and among other pairs", histogram),
+        ("Length", "Figures of pairs by the tokens of the longer document", lengths_figure),
         (
             "Reliability",
             "Share of matches at each probability, beside the diagonal of perfect calibration",

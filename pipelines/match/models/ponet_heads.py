@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -159,7 +160,7 @@ class PoNetForPreTraining(nn.Module):
         return found if return_dict is None or return_dict else tuple(item for item in found if item is not None)
 
 
-class _Classifier(nn.Module):
+class _Classifier(nn.Module, ABC):
     """What both classifiers share."""
 
     def __init__(self, config: PoNetConfig, num_labels: int, first_token: bool) -> None:
@@ -200,8 +201,9 @@ class _Classifier(nn.Module):
         found = PoNetScores(loss, logits, out.hidden_states, out.attentions)
         return found if return_dict is None or return_dict else tuple(item for item in found if item is not None)
 
+    @abstractmethod
     def _loss(self, logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The loss of labels."""
 
 
 class PoNetForSequenceClassification(_Classifier):
