@@ -223,6 +223,30 @@ _ENTRIES = (
         "sources of Python 3.11's documentation with 1,646 references between them: 1.4 million words of English",
         "folds:5 by document, pairs inside a fold",
     ),
+    Entry(
+        "haxby",
+        "fmri",
+        "fmri/haxby.zip",
+        ColumnOptions(),
+        "CC BY-SA 3.0",
+        "Haxby et al. 2001, through PyMVPA",
+        "9670eafd579ec78c67c13258975a6d321328fc7e27adec2665ef4c79d051456f",
+        1_452,
+        "what one person saw, 8 categories: half a slice of the brain, 40 x 20 x 1 voxels, 12 runs of 121 volumes, 2.5 s",
+        "leave one run out",
+    ),
+    Entry(
+        "haxby-brain",
+        "fmri",
+        "fmri/haxby-brain.zip",
+        ColumnOptions(),
+        "CC BY-SA 3.0",
+        "Haxby et al. 2001, through PyMVPA",
+        "1a920e3b9a0c873c1dcbd14794d30f799951d511e4444f35c0a4aa4513bb01af",
+        1_452,
+        "the same runs, the whole brain at 25 mm: 6 x 10 x 10 voxels, 12 runs of 121 volumes, 2.5 s",
+        "leave one run out",
+    ),
 )
 _DEMO = {
     "forecast": "vic_elec",
@@ -231,6 +255,7 @@ _DEMO = {
     "denoise": "muse",
     "transcribe": "phrases",
     "match": "python-docs",
+    "fmri": "haxby",
 }
 
 PUBLIC = (

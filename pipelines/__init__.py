@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pipelines.base import Pipeline
     from pipelines.classify.pipeline import Classifier as Classifier
     from pipelines.denoise.pipeline import Denoiser as Denoiser
+    from pipelines.fmri.pipeline import BrainModel as BrainModel
     from pipelines.forecast.pipeline import Forecaster as Forecaster
     from pipelines.match.pipeline import Matcher as Matcher
     from pipelines.official import load_official as load_official
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrainModel",
     "Classifier",
     "Denoiser",
     "Forecaster",
@@ -31,6 +33,7 @@ __all__ = [
 
 #: Public name -> module; resolved on first use so that importing the package stays light.
 _LAZY = {
+    "BrainModel": "pipelines.fmri.pipeline",
     "Classifier": "pipelines.classify.pipeline",
     "Denoiser": "pipelines.denoise.pipeline",
     "Forecaster": "pipelines.forecast.pipeline",

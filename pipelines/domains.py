@@ -39,6 +39,9 @@ DOMAINS: dict[str, Domain] = {
         "Matcher",
         "match long documents (text, Markdown, RST, HTML, PDF; folders, pairs)",
     ),
+    "fmri": Domain(
+        "fmri", "pipelines.fmri.pipeline", "BrainModel", "tell from 4-D brain scans what was seen, or of whom (NIfTI, BIDS)"
+    ),
     "superres": Domain(
         "superres", "pipelines.superres.pipeline", "SuperResolver", "enlarge photographs (PNG, JPEG, WebP, TIFF)"
     ),

@@ -44,6 +44,7 @@ OFFICIAL: dict[str, str] = {
     "mamba": "pipelines.transcribe.models.mamba_weights:from_official",
     "ponet": "pipelines.match.models.ponet_weights:from_official",
     "smith": "pipelines.match.models.smith_weights:from_official",
+    "swift": "pipelines.fmri.models.swift_weights:from_official",
 }
 
 
@@ -147,6 +148,14 @@ FINGERPRINTS: dict[str, Fingerprint] = {
             "sentence layer": r"bert/encoder/layer_(\d+)/.*",
             "document layer": r"doc_bert/doc_encoder/layer_(\d+)/.*",
         },
+    ),
+    "swift": Fingerprint(
+        (
+            r"(?:.*[.])?patch_embed[.]fc[.]weight",
+            r"(?:.*[.])?pos_embeds[.]0[.]time_embed",
+            r"(?:.*[.])?layers[.]\d+[.]blocks[.]\d+[.]attn[.]qkv[.]weight",
+        ),
+        parts={"block": r"(?:.*[.])?layers[.](\d+[.]blocks[.]\d+)[.].*"},
     ),
 }
 

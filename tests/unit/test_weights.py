@@ -261,7 +261,8 @@ def test_unknown_model_says_which_there_are():
     with pytest.raises(ConfigError, match=r"did you mean autoformer\?"):
         load_official("autofomer", {})
     with pytest.raises(
-        ConfigError, match="Expected: autoformer, cfsr, dlinear, hsdt, linear, lmuformer, mamba, nlinear, ponet, smith"
+        ConfigError,
+        match="Expected: autoformer, cfsr, dlinear, hsdt, linear, lmuformer, mamba, nlinear, ponet, smith, swift",
     ):
         load_official("zzz", {})
 

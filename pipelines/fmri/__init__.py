@@ -1,0 +1,1 @@
+"""fMRI: 4-D scans to labels, numbers, vectors and maps."""
