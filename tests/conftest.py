@@ -45,3 +45,30 @@ def matcher_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     matcher = Matcher(**kit["params"], threads=1, baselines=("tfidf",)).fit(kit["data"])
     torch.set_num_threads(before)
     return matcher.save(tmp_path_factory.mktemp("match") / "matcher")
+
+
+@pytest.fixture(scope="session")
+def haxby_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The embedded whole-brain runs as a BIDS folder: four of the twelve."""
+    from pipelines.data.catalog import entry, sample_path
+    from pipelines.data.formats.archive import extract
+
+    folder = tmp_path_factory.mktemp("bids") / "haxby"
+    extract(sample_path(entry("haxby-brain", "fmri")), folder)
+    for path in (folder / "sub-1" / "func").iterdir():
+        if int(path.name.split("run-")[1][:2]) > 4:
+            path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def brain_folder(tmp_path_factory: pytest.TempPathFactory, haxby_folder: pathlib.Path) -> pathlib.Path:
+    """A small model of brain scans as ``save`` keeps it, hardly trained."""
+    import torch
+
+    from pipelines import BrainModel
+
+    before = torch.get_num_threads()
+    model = BrainModel(**BrainModel.check_kit()["params"], threads=1).fit(haxby_folder)
+    torch.set_num_threads(before)
+    return model.save(tmp_path_factory.mktemp("fmri") / "model")

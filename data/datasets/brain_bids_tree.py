@@ -271,7 +271,7 @@ def choose(
         return images
     labels = sorted({label(name) for name, _ in images}, key=natural)
     found = ", ".join(one or "none" for one in labels)
-    cure = f"choose: --data.{what} NAME" + (", or * for all, mixed" if what == "task" else "")
+    cure = f"choose: --study.{what} NAME" + (", or * for all, mixed" if what == "task" else "")
     if wanted is None:
         if len(labels) > 1:
             raise InputError(f"several {what}s", where=root, found=found, expected="one", cure=cure)

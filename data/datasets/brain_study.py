@@ -242,7 +242,7 @@ def _chosen(draft: Draft, options: StudyOptions) -> list[Recording]:
     for what, key, text in (("session", "ses-", options.session), ("task", "task-", options.task)):
         labels = sorted({getattr(run, what) for run in runs}, key=natural)
         found = shown(one or "none" for one in labels)
-        cure = f"choose: --data.{what} NAME" + (", or * for all, mixed" if what == "task" else "")
+        cure = f"choose: --study.{what} NAME" + (", or * for all, mixed" if what == "task" else "")
         if text is None and what == "task" and len([one for one in labels if one]) > 1 and not draft.explicit:
             raise InputError("several tasks", where=draft.root, found=found, expected="one", cure=cure)
         if text is not None and text != "*":

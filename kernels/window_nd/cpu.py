@@ -40,8 +40,8 @@ def window_nd(
     order, starts, longest = _cut(grid, window, shift)
     parts = _parts(B, starts)
     scratch = torch.empty(len(parts), _strips(longest, D, 1))
-    operands = (array(_wide(qkv)), _keys(mask), order, starts)
-    run(_attend, parts, *operands, np.float32(scale), longest, array(scratch), array(out))
+    operands = (_flat(qkv), _keys(mask), order, starts, T, H, D)
+    run(_attend, parts, *operands, np.float32(scale), longest, array(scratch), _flat(out))
     return out.to(qkv.dtype)
 
 
@@ -59,18 +59,19 @@ def window_nd_backward(
     """Gradients by name. Weights are computed again; memory O(W (D + 16)) a thread."""
     if bias is not None:
         return eager.window_nd_backward(grad, qkv, grid, window, shift, mask, bias, scale, wanted)
-    B, _, _, _, D = qkv.shape
+    B, T, _, H, D = qkv.shape
     found = torch.empty(qkv.shape)
     order, starts, longest = _cut(grid, window, shift)
     parts = _parts(B, starts)
     scratch = torch.empty(len(parts), _strips(longest, D, 2))
-    operands = (array(_wide(qkv)), array(_wide(grad)[:, :, None]), _keys(mask), order, starts)
-    run(_differentiate, parts, *operands, np.float32(scale), longest, array(scratch), array(found))
+    operands = (_flat(qkv), _flat(grad), _keys(mask), order, starts, T, H, D)
+    run(_differentiate, parts, *operands, np.float32(scale), longest, array(scratch), _flat(found))
     return {"qkv": found.to(qkv.dtype)}
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().contiguous()
+def _flat(tensor: Tensor) -> np.ndarray:
+    """All numbers in one row, as float32; contiguous float32 tensors share their memory with it."""
+    return array(tensor.detach().float().contiguous().view(-1))
 
 
 def _keys(mask: Tensor | None) -> np.ndarray:
@@ -96,27 +97,36 @@ def _strips(longest: int, D: int, strips: int) -> int:
 
 
 @inlined
-def _gathered(rows, b, tokens, kind, h, factor, wide, target):
-    """target[wide i + d] = factor rows[b, tokens[i], kind, h, d], zeros beyond D."""
-    D = rows.shape[4]
+def _gathered(rows, first, step, tokens, factor, wide, target):
+    """target[wide i + d] = factor rows[first + step tokens[i] + d]; what lands beyond a row's numbers is not used."""
     for i in range(len(tokens)):
-        row = rows[b, tokens[i], kind, h]
-        place = target[i * wide : i * wide + wide]
-        for d in range(D):
-            place[d] = factor * row[d]
-        for d in range(D, wide):
-            place[d] = np.float32(0.0)
+        at = first + step * tokens[i]
+        if at + wide <= rows.size:
+            for d in range(0, wide, 8):
+                store(target, i * wide + d, splat(factor) * load(rows, at + d))
+        else:  # the last row of all
+            for d in range(rows.size - at):
+                target[i * wide + d] = factor * rows[at + d]
 
 
 @inlined
-def _turned(rows, count, wide, span, target):
+def _turned(rows, count, wide, D, span, target):
     """target[span d + i] = rows[wide i + d], zeros for i from count to span."""
-    for d in range(wide):
+    for d in range(D):
         place = target[d * span : d * span + span]
         for i in range(count):
             place[i] = rows[i * wide + d]
         for i in range(count, span):
             place[i] = np.float32(0.0)
+
+
+@inlined
+def _scattered(columns, span, tokens, D, rows, first, step):
+    """rows[first + step tokens[i] + d] = columns[span d + i]."""
+    for i in range(len(tokens)):
+        row = rows[first + step * tokens[i] :][:D]
+        for d in range(len(row)):
+            row[d] = columns[d * span + i]
 
 
 @inlined
@@ -164,9 +174,9 @@ def _weighed(strip, count):
 
 
 @inlined
-def _mixed(strip, count, rows, wide, factor, span, first, columns):
+def _mixed(strip, count, rows, wide, D, factor, span, first, columns):
     """columns[span d + first + i] = factor[i] times the sum over j of strip[8 j + i] rows[wide j + d]."""
-    for d in range(0, wide, 4):
+    for d in range(0, D, 4):
         a0, a1, a2, a3 = splat(np.float32(0.0)), splat(np.float32(0.0)), splat(np.float32(0.0)), splat(np.float32(0.0))
         b0, b1, b2, b3 = splat(np.float32(0.0)), splat(np.float32(0.0)), splat(np.float32(0.0)), splat(np.float32(0.0))
         for j in range(0, count - 1, 2):
@@ -205,10 +215,9 @@ def _visible(mask, b, tokens, found):
 
 
 @compiled
-def _attend(qkv, mask, order, starts, scale, longest, scratch, out, part, low, high):
-    H, D, per = qkv.shape[3], qkv.shape[4], len(starts) - 1
-    wide = (D + 7) // 8 * 8
-    size = longest * wide
+def _attend(qkv, mask, order, starts, T, H, D, scale, longest, scratch, out, part, low, high):
+    per, wide, unit = len(starts) - 1, (D + 7) // 8 * 8, np.float32(1.0)
+    size, step = longest * wide, H * D
     mine = scratch[part]
     rows, columns, keys, values, mixed = mine, mine[size:], mine[2 * size :], mine[3 * size :], mine[4 * size :]
     strip = mine[5 * size :]
@@ -219,23 +228,28 @@ def _attend(qkv, mask, order, starts, scale, longest, scratch, out, part, low, h
         N = len(tokens)
         span = (N + 7) // 8 * 8
         count = _visible(mask, b, tokens, seen)
+        visible = seen[:count]
         for h in range(H):
-            if not count:
-                for i in range(N):
-                    out[b, tokens[i], h] = np.float32(0.0)
+            at = b * T * step + h * D
+            if count == 0:
+                _emptied(out, at, step, tokens, D)
                 continue
-            _gathered(qkv, b, tokens, 0, h, scale, wide, rows)
-            _turned(rows, N, wide, span, columns)
-            _gathered(qkv, b, seen[:count], 1, h, np.float32(1.0), wide, keys)
-            _gathered(qkv, b, seen[:count], 2, h, np.float32(1.0), wide, values)
+            _gathered(qkv, 3 * b * T * step + h * D, 3 * step, tokens, scale, wide, rows)
+            _turned(rows, N, wide, D, span, columns)
+            _gathered(qkv, 3 * b * T * step + step + h * D, 3 * step, visible, unit, wide, keys)
+            _gathered(qkv, 3 * b * T * step + 2 * step + h * D, 3 * step, visible, unit, wide, values)
             for first in range(0, span, 8):
                 _products(columns, span, first, keys, wide, D, count, strip)
                 factor = _weighed(strip, count)
-                _mixed(strip, count, values, wide, factor, span, first, mixed)
-            for i in range(N):
-                row = out[b, tokens[i], h]
-                for d in range(D):
-                    row[d] = mixed[d * span + i]
+                _mixed(strip, count, values, wide, D, factor, span, first, mixed)
+            _scattered(mixed, span, tokens, D, out, at, step)
+
+
+@inlined
+def _emptied(rows, first, step, tokens, D):
+    """Zeros for all rows of the tokens."""
+    for i in range(len(tokens)):
+        rows[first + step * tokens[i] :][:D] = np.float32(0.0)
 
 
 @inlined
@@ -281,24 +295,23 @@ def _filled(rows, first, size):
 
 
 @inlined
-def _handed(sums, tokens, wide, kind, found, b, h):
-    D = found.shape[4]
+def _handed(sums, wide, tokens, D, rows, first, step):
+    """rows[first + step tokens[i] + d] = sums[wide i + d]."""
     for i in range(len(tokens)):
-        row = found[b, tokens[i], kind, h]
-        for d in range(D):
+        row = rows[first + step * tokens[i] :][:D]
+        for d in range(len(row)):
             row[d] = sums[i * wide + d]
 
 
 @compiled
-def _differentiate(qkv, grad, mask, order, starts, scale, longest, scratch, found, part, low, high):
-    H, D, per = qkv.shape[3], qkv.shape[4], len(starts) - 1
-    wide = (D + 7) // 8 * 8
-    size = longest * wide
+def _differentiate(qkv, grad, mask, order, starts, T, H, D, scale, longest, scratch, found, part, low, high):
+    per, wide, unit = len(starts) - 1, (D + 7) // 8 * 8, np.float32(1.0)
+    size, step = longest * wide, H * D
     mine = scratch[part]
     queries, columns, keys, values, mixed = mine, mine[size:], mine[2 * size :], mine[3 * size :], mine[4 * size :]
     grads, grad_columns = mine[5 * size :], mine[6 * size :]
     to_keys, to_values, strip = mine[7 * size :], mine[8 * size :], mine[9 * size :]
-    slopes, whole, unit = strip[8 * longest :], splat(scale), np.float32(1.0)
+    slopes, whole = strip[8 * longest :], splat(scale)
     seen = np.empty(longest, np.int64)
     for item in range(low, high):
         b, box = item // per, item % per
@@ -306,21 +319,21 @@ def _differentiate(qkv, grad, mask, order, starts, scale, longest, scratch, foun
         N = len(tokens)
         span = (N + 7) // 8 * 8
         count = _visible(mask, b, tokens, seen)
-        if count < N:
-            for i in range(N):
-                found[b, tokens[i]] = np.float32(0.0)
-        if not count:
-            continue
         visible = seen[:count]
+        if count < N:
+            _emptied(found, 3 * b * T * step, 3 * step, tokens, 3 * step)
+        if count == 0:
+            continue
         for h in range(H):
-            _gathered(qkv, b, tokens, 0, h, scale, wide, queries)
-            _gathered(grad, b, tokens, 0, h, unit, wide, grads)
+            at = 3 * b * T * step + h * D
+            _gathered(qkv, at, 3 * step, tokens, scale, wide, queries)
+            _gathered(grad, b * T * step + h * D, step, tokens, unit, wide, grads)
             _filled(queries, N * wide, span * wide)
             _filled(grads, N * wide, span * wide)
-            _turned(queries, N, wide, span, columns)
-            _turned(grads, N, wide, span, grad_columns)
-            _gathered(qkv, b, visible, 1, h, unit, wide, keys)
-            _gathered(qkv, b, visible, 2, h, unit, wide, values)
+            _turned(queries, N, wide, D, span, columns)
+            _turned(grads, N, wide, D, span, grad_columns)
+            _gathered(qkv, at + step, 3 * step, visible, unit, wide, keys)
+            _gathered(qkv, at + 2 * step, 3 * step, visible, unit, wide, values)
             _filled(to_keys, 0, count * wide)
             _filled(to_values, 0, count * wide)
             for first in range(0, span, 8):
@@ -328,12 +341,9 @@ def _differentiate(qkv, grad, mask, order, starts, scale, longest, scratch, foun
                 factor = _weighed(strip, count)
                 _products(grad_columns, span, first, values, wide, D, count, slopes)
                 _through_weights(strip, count, slopes, factor)
-                _mixed(slopes, count, keys, wide, whole, span, first, mixed)
+                _mixed(slopes, count, keys, wide, D, whole, span, first, mixed)
                 _outer(slopes, count, queries[first * wide :], wide, to_keys)
                 _outer(strip, count, grads[first * wide :], wide, to_values)
-            for i in range(N):
-                row = found[b, tokens[i], 0, h]
-                for d in range(D):
-                    row[d] = mixed[d * span + i]
-            _handed(to_keys, visible, wide, 1, found, b, h)
-            _handed(to_values, visible, wide, 2, found, b, h)
+            _scattered(mixed, span, tokens, D, found, at, 3 * step)
+            _handed(to_keys, wide, visible, D, found, at + step, 3 * step)
+            _handed(to_values, wide, visible, D, found, at + 2 * step, 3 * step)

@@ -145,20 +145,20 @@ def _figures(material: Material, rows: Indices, scores: Floats, level: str = "wi
 def _summary(m: BrainModel, material: Material, judged: Judged, notes: list[str], how: str) -> Evaluation:
     rows, own = judged.rows, judged.scores[m.model]
     level, classes = _headline(m, material), material.kind == "classification"
-    values, labels, groups, units = _units(material, rows, own, level)
+    values, labels, groups, _ = _units(material, rows, own, level)
     metrics = _figures(material, rows, own, level)
     notes = [*notes, *judged.notes]
     intervals: dict[str, tuple[float, float]] = {}
+    unsure: dict[str, list[str]] = {}
     for name in metrics:
         found = bootstrap_units(name, values, labels, groups, samples=_ROUNDS, seed=m.seed)
         if found.note:
-            notes.append(f"interval of {name}: {found.note}")
+            unsure.setdefault(found.note, []).append(name)
         if not math.isnan(found.lo):
             intervals[name] = (found.lo, found.hi)
+    notes += [f"intervals of {', '.join(names)}: {note}" for note, names in unsure.items()]
     if classes:
-        names = {str(number): name for number, name in enumerate(material.classes)}
         notes += [f"{key}: {why}" for key, why in undefined_class_figures(values, labels).items()]
-        del names
     details, said = _details(m, material, judged, level)
     baselines = {name: _figures(material, rows, one, level) for name, one in judged.scores.items() if name != m.model}
     counted = {"volumes": len(rows)} if material.level == "volume" else {"windows": len(rows)}

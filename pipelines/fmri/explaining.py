@@ -65,7 +65,7 @@ def explain(m: BrainModel, inputs: Any, labels: tuple[str, ...], steps: int, bas
     root = None
     if isinstance(inputs, (str, Path)) and Path(inputs).is_dir() and isinstance(source, Path):
         root = Path(inputs)
-    return Maps(m.model, m.provenance(study.name), facts, maps, source=root, failed=failed, told=tuple([*told, *notes]))
+    return Maps(m.model, m.provenance(study.name), facts, maps, source=root, failed=failed, told=(*told, *notes))
 
 
 def _maps_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -134,12 +135,30 @@ def open_source(m: BrainModel, data: Any) -> Study:
 
     if isinstance(data, Study):
         return data
+    if isinstance(data, (list, tuple)) and data:
+        if len(data) == 1:
+            return open_source(m, data[0])
+        if any(isinstance(one, (str, Path)) and (Path(one).is_dir() or is_name(one, "fmri")) for one in data):
+            return _joined([open_source(m, one) for one in data])
     if isinstance(data, str) and not Path(data).exists() and is_name(data, "fmri"):
         found = entry(data, "fmri")
         study = open_study(sample_path(found), m.study, limit_gb=m.limit_gb)
         told = tuple(note for note in study.notes if "was unpacked" not in note)
         return dataclasses.replace(study, name=found.name, notes=told)
     return open_study(data, m.study, limit_gb=m.limit_gb)
+
+
+def _joined(studies: Sequence[Study]) -> Study:
+    """Several studies as one; runs of the same name bear that of their study too."""
+    count = Counter(run.name for study in studies for run in study.recordings)
+    runs = tuple(
+        dataclasses.replace(run, name=f"{study.name}/{run.name}") if count[run.name] > 1 else run
+        for study in studies
+        for run in study.recordings
+    )
+    people = {subject: row for study in studies for subject, row in study.people.items()}
+    notes = tuple(f"{study.name}: {note}" for study in studies for note in study.notes)
+    return Study(f"{len(studies)} studies", "folder", runs, people, notes, keep=[study.keep for study in studies])
 
 
 def prepare_run(m: BrainModel, recording: Recording, *, volumes: bool) -> Prepared:
@@ -150,9 +169,15 @@ def prepare_run(m: BrainModel, recording: Recording, *, volumes: bool) -> Prepar
     """
     fitted: Fitted | None = m.state if m.is_fitted else None
     grid = m.grid if fitted is None else dataclasses.replace(m.grid, size=fitted.grid)
-    run = prepare(
-        recording, signal_of(m.signal, volumes=volumes), cast(GridOptions, grid), tr=m.tr, limit_gb=m.limit_gb
-    )
+    signal = signal_of(m.signal, volumes=volumes)
+    try:
+        run = prepare(recording, signal, cast(GridOptions, grid), tr=m.tr, limit_gb=m.limit_gb)
+    except InputError as error:
+        if error.where != recording.name or not isinstance(recording.source, Path):
+            raise
+        raise InputError(  # the file says more than the name of the run
+            error.problem, where=recording.source, found=error.found, expected=error.expected, cure=error.cure
+        ) from error
     if fitted is not None:
         try:
             _check_like_training(fitted, run)

@@ -82,7 +82,7 @@ class Labelled(Dataset[Any]):
         return torch.from_numpy(self.shelf.windows(runs, starts, self.frames))
 
     def _recombined(self, x: Tensor, chosen: NDArray[np.int64], seed: int) -> Tensor:
-        """mean + cos(a) (own difference from the mean) + sin(a) (another window's difference from the mean of its class).
+        """mean + cos(a) (own difference from it) + sin(a) (another window's difference from the mean of its class).
 
         With independent differences of one covariance the result has that covariance too, for any angle a.
         """

@@ -36,6 +36,8 @@ LIGHT = [
             for verb in ("demo", "fit", "predict", "search", "score", "encode", "evaluate", "export")
         ]
     ),
+    ["fmri", "--help"],
+    *([["fmri", verb, "--help"] for verb in ("demo", "fit", "predict", "encode", "explain", "evaluate", "export")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),
     ["list", "--json"],
 ]

@@ -193,6 +193,17 @@ def test_scrubbing_keeps_every_volume_and_says_so(tmp_path: pathlib.Path) -> Non
     assert any("volumes that scrub, non_steady_state would leave out were kept" in note for note in run.notes)
 
 
+def test_dependent_confounds_remove_no_more(tmp_path: pathlib.Path) -> None:
+    course = np.random.default_rng(1).normal(0, 1, VOLUMES)
+    frame = pd.DataFrame({"a": course, "b": 3 - 2 * course, "c": 7.0, "d": np.arange(VOLUMES)})
+    frame.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    record = Recording("a", run_values(), confounds=tmp_path / "a.tsv", tr=2.0)
+    one = prepare(record, SignalOptions("voxel", 1, ("a",)))
+    all_four = prepare(record, SignalOptions("voxel", 1, ("a", "b", "c", "d")))
+    assert np.abs(one.matrix() - all_four.matrix()).max() < 1e-5
+    assert any("4 confounds removed (a, b, c, d), 1 of them constant" in note for note in all_four.notes)
+
+
 def test_confounds_follow_a_new_repetition_time(tmp_path: pathlib.Path) -> None:
     """A confound that is the signal leaves nothing, also where both were interpolated."""
     draw = np.random.default_rng(1)
@@ -214,6 +225,8 @@ def test_voxels_that_do_not_vary_become_background() -> None:
     assert not run.mask[2, 2, 2]
     assert not run.mask[3, 3, 3]
     assert any("2 brain voxels that do not vary became background" in note for note in run.notes)
+    rows = scipy.signal.detrend(values[run.mask].astype(np.float64), axis=1)
+    assert np.abs(run.matrix() - (rows / rows.std(1, ddof=1, keepdims=True)).T).max() < 5e-6, "the others as before"
     assert ready(values).mask[2, 2, 2], "one deviation for the whole brain keeps it"
 
 

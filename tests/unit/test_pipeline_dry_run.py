@@ -21,6 +21,7 @@ from pipelines.denoise.models.hsdt import make
 from pipelines.domains import DOMAINS
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
+from pipelines.fmri.models.swift import Swift, SwiftConfig, SwiftNet
 from pipelines.match.models.smith import Smith, SmithConfig
 from pipelines.superres.models.cfsr import CFSR
 from pipelines.transcribe.models.recogniser import Recogniser
@@ -109,6 +110,19 @@ def _matcher(attention: str) -> Callable[[], Made]:
     return make
 
 
+def _brain(attention: str) -> Callable[[], Made]:
+    """A small SwiFT of two stages: two windows of four volumes."""
+
+    def make() -> Made:
+        config = SwiftConfig(
+            image=(8, 8, 4), frames=4, patch=(2, 2, 2, 1), dim=16, depths=(2, 1), heads=(2, 2), window=(2, 2, 2, 2),
+            attention=attention,
+        )  # fmt: skip
+        return SwiftNet(Swift(config)), (torch.randn(2, 1, 8, 8, 4, 4),)
+
+    return make
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -163,6 +177,11 @@ PATHS: dict[str, tuple[Path, ...]] = {
             {"scan_kernel": 8, "scan_gradient_kernel": 8},
             {"scan_kernel": 8},
         ),
+    ),
+    # One launch a block; the last stage is global in space and windowed in time.
+    "fmri": (
+        Path("swift", _brain("window_nd"), {"window_kernel": 3}, {"window_kernel": 3}),
+        Path("swift, softmax", _brain("softmax"), {}, {}),
     ),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (

@@ -276,8 +276,8 @@ def _unseen(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> dict[str,
     if missing:
         assumed = ", ".join(f"{name}={value}" for name, value in missing.items())
         _LOGGER.warning("swift: no tensor shows these, taken as in the paper: %s", assumed)
-    first = told["first_window_size"] or values["window_size"]
-    windows = {"window": values["window_size"], "first_window": first}
+    first = told["first_window_size"]
+    windows = {"window": values["window_size"], "first_window": None if first == values["window_size"] else first}
     return {**windows, "full_last": bool(values["last_layer_full_MSA"]), "heads": heads}
 
 
