@@ -159,7 +159,8 @@ class DynamicConv(TokenMixer):
             q, k, v = F.conv1d(x, weight, bias, padding=padding).view(B, 3, T, *heads).unbind(1)
         else:
             y = F.conv1d(x.transpose(1, 2), weight, bias, padding=padding).transpose(1, 2)
-            q, k, v = y.reshape(B, T, 3, *heads).unbind(2)
+            # Features side by side, which torch's fused attention asks for.
+            q, k, v = y.contiguous().view(B, T, 3, *heads).unbind(2)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def _project(self, y: Tensor) -> Tensor:

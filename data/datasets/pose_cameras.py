@@ -413,7 +413,7 @@ def see(clip: Clip, camera: Camera) -> tuple[Clip, Clip]:
     with np.errstate(invalid="ignore"):
         inside = clip.valid & (pixels >= 0).all(-1) & (pixels <= camera.size).all(-1)
     lost = int((clip.valid & ~inside).sum())
-    notes = (f"{lost} joints outside the image are missing",) if lost else ()
+    notes = (f"{lost} joint{'s' if lost > 1 else ''} outside the image: missing in the pixels",) if lost else ()
     deep = clip.but(points=points, frame="camera", camera=camera, size=camera.size)
     flat = np.where(inside[..., None], pixels, 0.0)
     seen = clip.but(*notes, points=flat, valid=inside, unit="px", frame="image", camera=camera, size=camera.size)
@@ -453,7 +453,8 @@ def root_depth(
     if pose.ndim != 3 or pose.shape[2] != 3 or pixels.shape != (*pose.shape[:2], 2):
         raise InputError("pixels and pose differ", where="root", found=f"{pixels.shape} and {pose.shape}")
     plane = undistort(pixels, camera)
-    there = np.isfinite(plane).all(-1) & np.isfinite(pose).all(-1) & (True if valid is None else valid)
+    known = np.isfinite(plane).all(-1) & np.isfinite(pose).all(-1)
+    there = np.asarray(known if valid is None else known & valid, np.bool_)
     plane, pose = np.where(there[..., None], plane, 0.0), np.where(there[..., None], pose, 0.0)
     # Two rows a joint: (1, 0, -x) t = x Z - X and (0, 1, -y) t = y Z - Y.
     rows = np.zeros((*plane.shape, 3))

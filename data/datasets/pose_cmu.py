@@ -69,13 +69,13 @@ def read_cmu(
 ) -> CmuStudy:
     """Read BVH files of the CMU database: first frames dropped, duplicates left out, every n-th frame taken.
 
-    The first frame of a file is a rest pose that is no part of the motion. Files with the same motion count once, also
-    where one lacks that frame already; which ones were left out is said.
+    The first frame of a file is a rest pose that is no part of the motion; in one file an empty frame follows it. Files
+    with the same motion count once, also where one lacks its first frame already; which ones were left out is said.
 
     Args:
         source: a folder with .bvh files at any depth, or an archive (.tar, .tar.xz, .zip ...) of one.
         fps: Hz; 120 divided by a whole number.
-        skeleton: that the clips are brought to; `cmu31` leaves them as they are.
+        skeleton: that the clips are brought to; empty leaves each its own joints.
         subjects: only these are read (`"07"`); all where empty.
 
     Returns:
@@ -88,6 +88,15 @@ def read_cmu(
     Complexity: O(frames of all files).
 
     Source: mocap.cs.cmu.edu; one unit of the files is 0.0254 / 0.45 m.
+
+    Example:
+        >>> text = "HIERARCHY ROOT Hips { OFFSET 0 0 0 CHANNELS 3 Xposition Yposition Zposition } MOTION Frames: 9 "
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "07_01.bvh")
+        ...     _ = file.write_text(text + "Frame Time: .0083333 " + " ".join(map(str, range(27))))
+        ...     clip, = read_cmu(folder, skeleton="").walks
+        >>> clip.subject, clip.action, clip.fps, clip.frames
+        ('07', 'walk', 30.0, 2)
     """
     step = _RATE / fps if fps > 0 else 0.0
     if step < 1 or abs(step - round(step)) > 1e-9:
@@ -106,12 +115,13 @@ def read_cmu(
         wanted = f" of subjects {', '.join(subjects)}" if subjects else ""
         raise InputError(f"no .bvh file{wanted}", where=base.name, expected="files such as 07_01.bvh")
     kept, copies = _distinct(found)
-    clips = [_clip(name, file, round(step), skeleton) for name, file, _ in kept]
+    clips = [_clip(name, file, round(step), skeleton) for name, file in kept]
     frames = sum(len(file.values) for _, file in found)
     notes = [f"{len(found)} files, {frames:,} frames at {_RATE:g} Hz"]
     notes += [f"{len(copies)} copies left out: {', '.join(copies)}"] if copies else []
-    dropped = sum(rest for *_, rest in kept)
-    notes.append(f"the first frame (a rest pose) of {dropped} files dropped")
+    notes.append(f"the first frame (a rest pose) of {len(kept)} files dropped")
+    empty = [f"{name} ({_start(file) - 1})" for name, file in kept if _start(file) > 1]
+    notes += [f"empty frames after it, every number 0, dropped: {', '.join(empty)}"] if empty else []
     if step > 1:
         left = sum(clip.frames for clip in clips)
         notes.append(f"every {round(step)}th frame taken, {_RATE:g} to {fps:g} Hz: {left:,} frames")
@@ -119,7 +129,8 @@ def read_cmu(
     train = tuple(clip for clip in clips if clip.subject not in (*TEST_WALKS, *TEST_MOTIONS))
     for title, part in (("train", train), ("walks", parts[0]), ("motions", parts[1])):
         people = len({clip.subject for clip in part})
-        notes.append(f"{title}: {len(part)} clips of {people} subjects, {sum(clip.frames for clip in part):,} frames")
+        counts = f"{len(part)} clips of {people} subject{'' if people == 1 else 's'}"
+        notes.append(f"{title}: {counts}, {sum(clip.frames for clip in part):,} frames")
     return CmuStudy(train, parts[0], parts[1], tuple(notes))
 
 
@@ -138,11 +149,11 @@ def _files(folder: pathlib.Path, subjects: tuple[str, ...]) -> Iterator[tuple[st
             yield name, parse_bvh(stored_bytes(path, _LIMIT_MB), name)
 
 
-def _distinct(files: list[tuple[str, BvhFile]]) -> tuple[list[tuple[str, BvhFile, bool]], list[str]]:
-    """Each motion once, with whether it begins with a rest pose, and the names of the copies with what they repeat."""
+def _distinct(files: list[tuple[str, BvhFile]]) -> tuple[list[tuple[str, BvhFile]], list[str]]:
+    """Each motion once, and the names of the copies with what they repeat."""
     whole = {name: _key(file, 0) for name, file in files}
     shortened = {_key(file, 1): name for name, file in reversed(files)}
-    kept: list[tuple[str, BvhFile, bool]] = []
+    kept: list[tuple[str, BvhFile]] = []
     copies: list[str] = []
     seen: dict[str, str] = {}
     for name, file in files:
@@ -153,7 +164,7 @@ def _distinct(files: list[tuple[str, BvhFile]]) -> tuple[list[tuple[str, BvhFile
             copies.append(f"{name} (of {seen[whole[name]]})")
         else:
             seen[whole[name]] = name
-            kept.append((name, file, True))
+            kept.append((name, file))
     return kept, copies
 
 
@@ -165,17 +176,27 @@ def _key(file: BvhFile, start: int) -> str:
     return digest.hexdigest()
 
 
+def _start(file: BvhFile) -> int:
+    """The first frame of the motion: after the rest pose and after frames in which every number is 0."""
+    start = 1
+    while start < len(file.values) - 1 and not file.values[start].any():
+        start += 1
+    return start
+
+
 def _clip(name: str, file: BvhFile, step: int, skeleton: str) -> Clip:
     """One file without its first frame, at the lower frame rate, on the skeleton."""
     if abs(file.frame_time * _RATE - 1) > 1e-3 or len(file.values) < 2:
         found, expected = f"{1 / file.frame_time:.5g} Hz, {len(file.values)} frames", "120 Hz, 2 frames or more"
         raise InputError("not a motion of the CMU database", where=name, found=found, expected=expected)
-    taken = dataclasses.replace(file, values=file.values[1::step], frame_time=step / _RATE)
+    start = _start(file)
+    taken = dataclasses.replace(file, values=file.values[start::step], frame_time=step / _RATE)
     stem = pathlib.PurePosixPath(name).stem
     clip = clips_of(taken, stem, units="cmu")[0]
     match = _NAME.match(stem)
     subject = match[1] if match else ""
     every = f", then every {step}th taken" if step > 1 else ""
     action = MOTIONS.get(stem, "walk")
-    clip = clip.but(f"the first frame, a rest pose, dropped{every}", subject=subject, action=action)
-    return convert(clip, skeleton)
+    empty = f" and {start - 1} empty frame after it" if start > 1 else ""
+    clip = clip.but(f"the first frame, a rest pose{empty} dropped{every}", subject=subject, action=action)
+    return convert(clip, skeleton) if skeleton else clip

@@ -39,6 +39,8 @@ _LARGER = 4.0
 #: The head of H36M-17 (neck or nose, top of the head) along the axis of the head, in parts of chest to neck.
 _HEAD = (0.5, 1.0)
 
+_ROUNDED = "positions rounded to 1/1024 m"
+
 #: What the embedded clips show.
 ACTIONS = (
     "backflip",
@@ -85,7 +87,7 @@ def read_deepmimic(source: str | os.PathLike[str], target: str = "deepmimic15") 
         ...     file = pathlib.Path(folder, "a.txt")
         ...     _ = file.write_text(json.dumps({"Loop": "none", "Frames": [still]}))
         ...     clip, = read_deepmimic(file)
-        >>> clip.fps, dict(zip(clip.skeleton.joints, clip.points[0, :, 2].round(3).tolist()))["left_ankle"]
+        >>> clip.fps, round(float(clip.points[0, clip.skeleton.index("left_ankle"), 2]), 3)
         (2.0, 0.019)
     """
     path = pathlib.Path(source)
@@ -107,8 +109,9 @@ def read_deepmimic(source: str | os.PathLike[str], target: str = "deepmimic15") 
 def _frames(path: pathlib.Path) -> _Array:
     """(T, 44) numbers that were checked."""
     expected = f'an object with "Frames", lists of {WIDTH} numbers'
+    stored = stored_bytes(path, _LIMIT_MB)
     try:
-        content = json.loads(stored_bytes(path, _LIMIT_MB))
+        content = json.loads(stored)
     except (ValueError, RecursionError) as error:
         raise InputError(
             "not a motion of DeepMimic", where=path.name, found=str(error)[:80], expected=expected
@@ -168,6 +171,12 @@ def joints(frames: _Array, target: str = "deepmimic15") -> _Array:
         (T, J, 3) m, z up.
 
     Complexity: O(T J).
+
+    Example:
+        >>> frames = np.zeros((1, WIDTH))
+        >>> frames[:, [4, 8, 12, 16, 21, 25, 30, 35, 39]] = 1  # nothing turned
+        >>> joints(frames)[0, 2].round(3).tolist()
+        [0.0, 0.0, 0.46]
     """
     turn = {"root": _rotation(frames[:, 4:8])}
     place = {"root": frames[:, 1:4]}
@@ -206,7 +215,8 @@ def _rate(seconds: _Array, where: str) -> tuple[float, tuple[str, ...]]:
         raise InputError("no durations", where=where, found=f"{usual:g} s a frame", expected="seconds in column 1")
     others = int((np.abs(seconds[:-1] - usual) > 0.01 * usual).sum())
     rate = round(1 / usual, 2)
-    notes = (f"{others} frames of another duration than {usual:.6g} s were kept as they are",) if others else ()
+    kept = f"frames whose duration is not {usual:.6g} s, kept as they are: {others}"
+    notes = (kept,) if others else ()
     return (float(round(rate)) if abs(rate - round(rate)) < 0.01 else rate), notes
 
 
@@ -242,6 +252,6 @@ def motion_clips(content: bytes | None = None) -> list[Clip]:
         actions, tree = file["actions"], skeleton(str(file["skeleton"]))
     ends = np.cumsum(lengths)
     return [
-        Clip.of(str(action), points[end - length : end], tree, fps=float(rate), action=str(action))
+        Clip.of(str(action), points[end - length : end], tree, fps=float(rate), action=str(action), notes=(_ROUNDED,))
         for action, end, length, rate in zip(actions, ends, lengths, fps, strict=True)
     ]

@@ -114,11 +114,11 @@ def degrade(
     if there.shape != points2d.shape[:-1]:
         raise InputError("valid does not fit", where="noise", found=there.shape, expected=points2d.shape[:-1])
     points = np.where(there[..., None], points2d, 0.0).astype(np.float64)
-    swapped = np.zeros(there.shape[:-1], bool)
+    swapped = np.zeros(points2d.shape[:-2], bool)
     if level.swaps:
-        if tree is None or len(tree) != there.shape[-1] or not tree.left:
+        if tree is None or len(tree) != points2d.shape[-2] or not tree.left:
             raise InputError("no sides to exchange", where="noise", expected="a skeleton with left and right joints")
-        swapped = _runs(there.shape[:-1], -1, level.swaps, level.run, generator)
+        swapped = _runs(points2d.shape[:-2], -1, level.swaps, level.run, generator)
         mirror = list(tree.mirror)
         points = np.where(swapped[..., None, None], points[..., mirror, :], points)
         there = np.where(swapped[..., None], there[..., mirror], there)

@@ -247,7 +247,7 @@ class Clip:
             raise InputError("not the joints of a clip", where=name, found=numbers.shape, expected=expected)
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, hence missing
             numbers = numbers.astype(np.float32)
-        there = np.isfinite(numbers).all(-1)
+        there = np.asarray(np.isfinite(numbers).all(-1), np.bool_)
         if valid is not None:
             given = np.asarray(valid, np.bool_)
             if given.shape != there.shape:

@@ -153,6 +153,10 @@ class PoseWindows:
         rows = np.arange(len(self))[index]
         return self.take(np.atleast_1d(rows))
 
+    def __iter__(self) -> Iterator[WindowBatch]:
+        """The windows one by one."""
+        return self.batches(1)
+
     def take(self, rows: NDArray[np.integer]) -> WindowBatch:
         """The windows of some rows, in their order."""
         clip_of, own = self.places[rows].T
@@ -185,7 +189,8 @@ def resample(clip: Clip, fps: float) -> Clip:
         fps: wanted, Hz.
 
     Returns:
-        The clip itself at its own rate; else floor((T - 1) fps / clip.fps) + 1 frames.
+        The clip itself at its own rate; else floor((T - 1) fps / clip.fps) + 1 frames. Rates whose ratio is within
+        1e-4 of a whole number are taken to have that ratio: frame times in files are rounded.
 
     Raises:
         InputError: an unknown frame rate, one that is not positive, a clip that would have over ten million frames.
@@ -201,24 +206,26 @@ def resample(clip: Clip, fps: float) -> Clip:
     """
     if clip.fps is None:
         raise InputError("the frame rate is not known", where=clip.name, found="none", cure="give the frame rate (fps)")
-    if not 0 < fps < np.inf:
-        raise InputError("no such frame rate", where="fps", found=fps, expected="more than 0 Hz")
+    if not (0 < fps < np.inf and 1e-6 < fps / clip.fps < 1e6):
+        expected = f"more than 0 Hz, within a million times {clip.fps:g} Hz"
+        raise InputError("no such frame rate", where="fps", found=fps, expected=expected)
     if fps == clip.fps or not clip.frames:
         return clip if fps == clip.fps else clip.but(fps=float(fps))
-    # A hair more than the last frame: 30 fps of 29.999 must not lose it to rounding.
-    count = int(np.floor((clip.frames - 1) * (fps / clip.fps) + 1e-6)) + 1
+    step = _step(clip.fps / fps)
+    count = int(np.floor((clip.frames - 1) / step + 1e-6)) + 1
     if count > 10_000_000:
         raise InputError("too many frames", where=clip.name, found=count, expected="10,000,000 at most")
-    at = np.minimum(np.arange(count) * (clip.fps / fps), clip.frames - 1)
+    at = np.minimum(np.arange(count) * step, clip.frames - 1)
     near = np.round(at)
     at = np.where(np.abs(at - near) < 1e-6 * np.maximum(1.0, near), near, at)  # whole frames are taken, not mixed
     low = np.floor(at).astype(np.int64)
-    high, share = np.minimum(low + (at > low), clip.frames - 1), at - low
+    high, share = np.minimum(low + (at > low), clip.frames - 1), np.asarray(at - low, np.float64)
     there = clip.valid[low] & clip.valid[high]
     points = _between(clip.points, low, high, share)
     sure = None if clip.confidence is None else _between(clip.confidence, low, high, share)
-    step = clip.fps / fps
-    if (share == 0).all():
+    if step == 1:
+        how = f"the same {count} frames"
+    elif (share == 0).all() and step > 1:
         how = f"every {_ordinal(round(step))} of {clip.frames} frames, {count} remain"
     else:
         how = f"linear between neighbours, {clip.frames} frames to {count}"
@@ -227,6 +234,14 @@ def resample(clip: Clip, fps: float) -> Clip:
     note = f"{clip.fps:g} to {fps:g} Hz: {how}"
     points = np.where(there[..., None], points, np.float32(0))
     return clip.but(note, points=points, valid=there, confidence=sure, fps=float(fps))
+
+
+def _step(ratio: float) -> float:
+    """Old frames a new one; files round frame times (0.0083333 s), so a ratio within 1e-4 of a whole is it."""
+    for whole, value in ((round(ratio), ratio), (round(1 / ratio), 1 / ratio)):
+        if whole and abs(value / whole - 1) < 1e-4:
+            return float(whole) if value == ratio else 1 / whole
+    return ratio
 
 
 def _between(

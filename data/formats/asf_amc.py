@@ -115,6 +115,13 @@ def skeleton_file(motion: pathlib.Path) -> pathlib.Path:
 
     Raises:
         InputError: none, or several and none of its name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = [pathlib.Path(folder, name).touch() for name in ("07.asf", "08.asf")]
+        ...     skeleton_file(pathlib.Path(folder, "08_01.amc")).name
+        '08.asf'
     """
     there = sorted(one for one in motion.parent.glob("*") if one.suffix.lower() == ".asf")
     for stem in (motion.stem, motion.stem.split("_")[0]):
@@ -137,6 +144,16 @@ def read_asf(path: str | os.PathLike[str]) -> Bones:
         InputError: missing or damaged files, no tree of bones, numbers or freedoms that cannot be.
 
     Complexity: O(bytes).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "a.asf")
+        ...     _ = file.write_text(":root order TX :bonedata begin name leg direction 0 -1 0 length 2 end "
+        ...                         ":hierarchy begin root leg end")
+        ...     bones = read_asf(file)
+        >>> bones.names, bones.offsets.tolist(), bones.freedoms
+        (('root', 'leg'), [[0.0, 0.0, 0.0], [0.0, -2.0, 0.0]], (('tx',), ()))
     """
     path = pathlib.Path(path)
     words = _words(stored_bytes(path, 16.0), path.name)

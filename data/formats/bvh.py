@@ -112,6 +112,12 @@ def forward(hierarchy: Hierarchy, values: NDArray[np.float64]) -> NDArray[np.flo
         (T, J, 3) in the file's unit and axes.
 
     Complexity: O(T J) time and memory.
+
+    Example:
+        >>> offsets, channels = np.array([[0.0, 0, 0], [1, 0, 0]]), (("Zrotation",), ())
+        >>> arm = Hierarchy(("a", "b"), (-1, 0), offsets, channels, (False, True))
+        >>> forward(arm, np.array([[90.0]])).round(3).tolist()
+        [[[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
     """
     points = np.empty((len(values), len(hierarchy.names), 3))
     for start in range(0, len(values), _BLOCK):

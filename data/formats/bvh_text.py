@@ -235,9 +235,6 @@ def _frames(
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """(T, C) numbers; there must be as many as the file says."""
     wanted = frames * columns
-    if wanted > min(_MOST_NUMBERS, (len(text) + 1) // 2) and not accept_truncated:
-        found, expected = f"{len(text):,} characters", f"{frames:,} frames of {columns} numbers"
-        raise InputError("the motion is cut", where=where, found=found, expected=expected, cure=_AGAIN)
     lines, blocks, there = text.split("\n"), [], 0
     for start in range(0, len(lines), _LINES):
         blocks.append(_numbers(" ".join(lines[start : start + _LINES]), there, columns, where))

@@ -20,6 +20,7 @@ _Array = NDArray[np.float64]
 _UP, _DOWN, _LEFT, _RIGHT = (0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)
 #: Bones of H36M-17 in a T pose that faces +z, y up.
 _T_POSE = (_UP, *(_RIGHT, _DOWN, _DOWN), *(_LEFT, _DOWN, _DOWN), *(_UP,) * 4, *(_LEFT,) * 3, *(_RIGHT,) * 3)
+_MOST_JOINTS = 300
 _EXACT = 1e-5  # m: bones that a shared rotation leaves farther off get a rotation of their own
 
 
@@ -95,6 +96,8 @@ def bvh_text(
         raise InputError("the joints are not one tree", where=clip.name, found=found, expected="1")
     if units not in LENGTHS:
         raise InputError("no such unit", where="units", found=repr(units), expected=", ".join(LENGTHS))
+    if len(skeleton) > _MOST_JOINTS:  # each may hang on the one before it, and the tree is walked down
+        raise InputError("too many joints", where=clip.name, found=len(skeleton), expected=f"at most {_MOST_JOINTS}")
     points, notes = _filled(clip)
     points, turned = _y_up(points, clip)
     body = _Body(skeleton, points, 1 / LENGTHS[units], stretch)

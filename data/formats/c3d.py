@@ -77,6 +77,14 @@ def read_c3d(
     Complexity: O(bytes).
 
     Source: the C3D User Guide (c3d.org), header, parameter and 3-D data sections.
+
+    Example:
+        >>> head = struct.pack("<2B5HfHHf", 2, 80, 1, 0, 1, 1, 0, -1.0, 3, 0, 50.0)  # 1 point, floats, data in block 3
+        >>> blocks = (head, bytes([1, 80, 1, 84]), struct.pack("<4f", 0.1, 0.2, 1.8, 0.0))
+        >>> content = b"".join(block.ljust(512, b"\\0") for block in blocks)
+        >>> clip, = read_c3d(content, units="m")
+        >>> clip.skeleton.joints, clip.fps, np.round(clip.points.astype(float), 3).tolist()
+        (('point 1',), 50.0, [[[0.1, 0.2, 1.8]]])
     """
     where = name or (pathlib.Path(source).name if not isinstance(source, bytes) else "C3D")
     content = source if isinstance(source, bytes) else stored_bytes(pathlib.Path(source), _LIMIT_MB)
@@ -111,6 +119,14 @@ def parse_c3d(content: bytes, where: str, accept_truncated: bool = False) -> C3d
         InputError: no C3D, damaged or cut, no points.
 
     Complexity: O(bytes); sizes are compared with those of the file before room is made.
+
+    Example:
+        >>> head = struct.pack("<2B5HfHHf", 2, 80, 1, 0, 1, 1, 0, -1.0, 3, 0, 50.0)  # 1 point, floats, data in block 3
+        >>> blocks = (head, bytes([1, 80, 1, 84]), struct.pack("<4f", 0.1, 0.2, 1.8, 0.0))
+        >>> content = b"".join(block.ljust(512, b"\\0") for block in blocks)
+        >>> file = parse_c3d(content, "a.c3d")
+        >>> file.rate, file.points.shape, file.valid.all()
+        (50.0, (1, 1, 3), np.True_)
     """
     if len(content) < 2 * _BLOCK or content[1] != 0x50:
         found, expected = f"{len(content):,} bytes, {content[:4]!r}", "a header of 512 bytes whose second byte is 80"
@@ -118,7 +134,9 @@ def parse_c3d(content: bytes, where: str, accept_truncated: bool = False) -> C3d
     start = (content[0] - 1) * _BLOCK
     if not 0 < start <= len(content) - _BLOCK or content[start + 3] not in (_INTEL, _DEC, _MIPS):
         found, expected = f"block {content[0]}", "the block of the parameters and the kind of numbers (84, 85, 86)"
-        raise InputError("the parameters are not there", where=where, found=found, expected=expected, cure=_AGAIN)
+        raise InputError(
+            "not a C3D file, or without its parameters", where=where, found=found, expected=expected, cure=_AGAIN
+        )
     kind = content[start + 3]
     words = np.frombuffer(content, ">u2" if kind == _MIPS else "<u2", 12)
     values = _parameters(content, start + 4, kind, where)

@@ -1,6 +1,6 @@
-"""Compiled loops: a box of tokens at a time, eight queries side by side, all of a box's numbers in the nearest caches.
+"""Compiled loops: a head of a box of tokens at a time, eight queries side by side, its numbers in the nearest caches.
 
-Shifted windows with their mask are a cut of the grid into boxes (``tables.py``). A head of a box is gathered once, its
+Shifted windows with their mask are a cut of the grid into boxes (``tables.py``). A head of a box is gathered once; the
 scores of eight queries fill a strip that the weights, their gradients and both products are made from in place, so that
 nothing of the size of the scores leaves the first cache, forward and backward. Calls with a bias are left to eager.
 """
@@ -38,7 +38,7 @@ def window_nd(
     B, T, _, H, D = qkv.shape
     out = torch.empty((B, T, H, D))
     order, starts, longest = _cut(grid, window, shift)
-    parts = _parts(B, starts)
+    parts = _parts(B * H, starts)
     scratch = torch.empty(len(parts), _strips(longest, D, 1))
     operands = (_flat(qkv), _keys(mask), order, starts, T, H, D)
     run(_attend, parts, *operands, np.float32(scale), longest, array(scratch), _flat(out))
@@ -62,7 +62,7 @@ def window_nd_backward(
     B, T, _, H, D = qkv.shape
     found = torch.empty(qkv.shape)
     order, starts, longest = _cut(grid, window, shift)
-    parts = _parts(B, starts)
+    parts = _parts(B * H, starts)
     scratch = torch.empty(len(parts), _strips(longest, D, 2))
     operands = (_flat(qkv), _flat(grad), _keys(mask), order, starts, T, H, D)
     run(_differentiate, parts, *operands, np.float32(scale), longest, array(scratch), _flat(found))
@@ -85,9 +85,10 @@ def _cut(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> tu
     return cut.order.numpy(), starts, -(-int(np.diff(starts).max()) // 8) * 8
 
 
-def _parts(B: int, starts: np.ndarray) -> list[tuple[int, int]]:
+def _parts(heads: int, starts: np.ndarray) -> list[tuple[int, int]]:
+    """Shares of the threads: an item is a head of a box, the heads of all samples counted together."""
     per = int(np.square(np.diff(starts)).mean())
-    return ranges(B * (len(starts) - 1), least=max(1, _LEAST // per))
+    return ranges(heads * (len(starts) - 1), least=max(1, _LEAST // per))
 
 
 def _strips(longest: int, D: int, strips: int) -> int:
@@ -223,33 +224,33 @@ def _attend(qkv, mask, order, starts, T, H, D, scale, longest, scratch, out, par
     strip = mine[5 * size :]
     seen = np.empty(longest, np.int64)
     for item in range(low, high):
-        b, box = item // per, item % per
+        b, box, h = item // H // per, item // H % per, item % H
         tokens = order[starts[box] : starts[box + 1]]
-        N = len(tokens)
+        N, at = len(tokens), b * T * step + h * D
         span = (N + 7) // 8 * 8
         count = _visible(mask, b, tokens, seen)
         visible = seen[:count]
-        for h in range(H):
-            at = b * T * step + h * D
-            if count == 0:
-                _emptied(out, at, step, tokens, D)
-                continue
-            _gathered(qkv, 3 * b * T * step + h * D, 3 * step, tokens, scale, wide, rows)
-            _turned(rows, N, wide, D, span, columns)
-            _gathered(qkv, 3 * b * T * step + step + h * D, 3 * step, visible, unit, wide, keys)
-            _gathered(qkv, 3 * b * T * step + 2 * step + h * D, 3 * step, visible, unit, wide, values)
-            for first in range(0, span, 8):
-                _products(columns, span, first, keys, wide, D, count, strip)
-                factor = _weighed(strip, count)
-                _mixed(strip, count, values, wide, D, factor, span, first, mixed)
-            _scattered(mixed, span, tokens, D, out, at, step)
+        if count == 0:
+            _emptied(out, at, step, tokens, D)
+            continue
+        _gathered(qkv, at + 2 * b * T * step, 3 * step, tokens, scale, wide, rows)
+        _turned(rows, N, wide, D, span, columns)
+        _gathered(qkv, at + 2 * b * T * step + step, 3 * step, visible, unit, wide, keys)
+        _gathered(qkv, at + 2 * b * T * step + 2 * step, 3 * step, visible, unit, wide, values)
+        for first in range(0, span, 8):
+            _products(columns, span, first, keys, wide, D, count, strip)
+            factor = _weighed(strip, count)
+            _mixed(strip, count, values, wide, D, factor, span, first, mixed)
+        _scattered(mixed, span, tokens, D, out, at, step)
 
 
 @inlined
 def _emptied(rows, first, step, tokens, D):
-    """Zeros for all rows of the tokens."""
+    """rows[first + step tokens[i] + d] = 0."""
     for i in range(len(tokens)):
-        rows[first + step * tokens[i] :][:D] = np.float32(0.0)
+        at = first + step * tokens[i]
+        for d in range(D):
+            rows[at + d] = np.float32(0.0)
 
 
 @inlined
@@ -314,36 +315,35 @@ def _differentiate(qkv, grad, mask, order, starts, T, H, D, scale, longest, scra
     slopes, whole = strip[8 * longest :], splat(scale)
     seen = np.empty(longest, np.int64)
     for item in range(low, high):
-        b, box = item // per, item % per
+        b, box, h = item // H // per, item // H % per, item % H
         tokens = order[starts[box] : starts[box + 1]]
-        N = len(tokens)
+        N, at = len(tokens), 3 * b * T * step + h * D
         span = (N + 7) // 8 * 8
         count = _visible(mask, b, tokens, seen)
         visible = seen[:count]
         if count < N:
-            _emptied(found, 3 * b * T * step, 3 * step, tokens, 3 * step)
+            for kind in range(3):
+                _emptied(found, at + kind * step, 3 * step, tokens, D)
         if count == 0:
             continue
-        for h in range(H):
-            at = 3 * b * T * step + h * D
-            _gathered(qkv, at, 3 * step, tokens, scale, wide, queries)
-            _gathered(grad, b * T * step + h * D, step, tokens, unit, wide, grads)
-            _filled(queries, N * wide, span * wide)
-            _filled(grads, N * wide, span * wide)
-            _turned(queries, N, wide, D, span, columns)
-            _turned(grads, N, wide, D, span, grad_columns)
-            _gathered(qkv, at + step, 3 * step, visible, unit, wide, keys)
-            _gathered(qkv, at + 2 * step, 3 * step, visible, unit, wide, values)
-            _filled(to_keys, 0, count * wide)
-            _filled(to_values, 0, count * wide)
-            for first in range(0, span, 8):
-                _products(columns, span, first, keys, wide, D, count, strip)
-                factor = _weighed(strip, count)
-                _products(grad_columns, span, first, values, wide, D, count, slopes)
-                _through_weights(strip, count, slopes, factor)
-                _mixed(slopes, count, keys, wide, D, whole, span, first, mixed)
-                _outer(slopes, count, queries[first * wide :], wide, to_keys)
-                _outer(strip, count, grads[first * wide :], wide, to_values)
-            _scattered(mixed, span, tokens, D, found, at, 3 * step)
-            _handed(to_keys, wide, visible, D, found, at + step, 3 * step)
-            _handed(to_values, wide, visible, D, found, at + 2 * step, 3 * step)
+        _gathered(qkv, at, 3 * step, tokens, scale, wide, queries)
+        _gathered(grad, b * T * step + h * D, step, tokens, unit, wide, grads)
+        _filled(queries, N * wide, span * wide)
+        _filled(grads, N * wide, span * wide)
+        _turned(queries, N, wide, D, span, columns)
+        _turned(grads, N, wide, D, span, grad_columns)
+        _gathered(qkv, at + step, 3 * step, visible, unit, wide, keys)
+        _gathered(qkv, at + 2 * step, 3 * step, visible, unit, wide, values)
+        _filled(to_keys, 0, count * wide)
+        _filled(to_values, 0, count * wide)
+        for first in range(0, span, 8):
+            _products(columns, span, first, keys, wide, D, count, strip)
+            factor = _weighed(strip, count)
+            _products(grad_columns, span, first, values, wide, D, count, slopes)
+            _through_weights(strip, count, slopes, factor)
+            _mixed(slopes, count, keys, wide, D, whole, span, first, mixed)
+            _outer(slopes, count, queries[first * wide :], wide, to_keys)
+            _outer(strip, count, grads[first * wide :], wide, to_values)
+        _scattered(mixed, span, tokens, D, found, at, 3 * step)
+        _handed(to_keys, wide, visible, D, found, at + step, 3 * step)
+        _handed(to_values, wide, visible, D, found, at + 2 * step, 3 * step)

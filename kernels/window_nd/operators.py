@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core_attention.kernels._autograd import gradients
-from core_attention.kernels._dispatch import Operation, choose, register
+from core_attention.kernels._dispatch import Operation, choose, is_free, register
 
 __all__ = ["WINDOW", "window_backward_op", "window_op"]
 
@@ -25,16 +25,25 @@ WINDOW = register(
     )
 )
 _WIDEST_HEAD = 128
+_WIDEST_COMPILED = 32  # channels of a head, up to which the compiled loops were measured faster than fused attention
 
 
-def _limits(qkv: Tensor) -> dict[str, str | None]:
-    """Why the kernels cannot take a call: offsets within a sample are 32 bits wide, a head's channels one tile."""
+def _limits(qkv: Tensor, bias: Tensor | None, backend: str) -> dict[str, str | None]:
+    """Why the kernels cannot take a call: offsets within a sample are 32 bits wide, a head's channels one tile.
+
+    Where the choice is free, the compiled loops are left out where they gain nothing.
+    """
     _, T, _, H, D = qkv.shape
+    limits: dict[str, str | None] = {}
     if D > _WIDEST_HEAD:
-        return {"gpu": f"heads of {D} channels, the kernels hold up to {_WIDEST_HEAD}"}
-    if T * 3 * H * D >= 2**31:
-        return {"gpu": f"{T * 3 * H * D} elements a sample, the kernels take fewer than 2^31"}
-    return {}
+        limits["gpu"] = f"heads of {D} channels, the kernels hold up to {_WIDEST_HEAD}"
+    elif T * 3 * H * D >= 2**31:
+        limits["gpu"] = f"{T * 3 * H * D} elements a sample, the kernels take fewer than 2^31"
+    if is_free(backend) and bias is not None:
+        limits["cpu"] = "a bias, which the loops would hand to eager"
+    elif is_free(backend) and D > _WIDEST_COMPILED:
+        limits["cpu"] = f"heads of {D} channels, where fused attention is faster"
+    return limits
 
 
 def _window(
@@ -48,7 +57,7 @@ def _window(
     backend: str,
 ) -> Tensor:
     """The operator behind ``window_nd``; arguments are checked there, windows clamped and the scale filled in."""
-    chosen = choose(WINDOW, backend, qkv, bias, limits=_limits(qkv))
+    chosen = choose(WINDOW, backend, qkv, bias, limits=_limits(qkv, bias, backend))
     return WINDOW.implementation(chosen)(qkv, grid, window, shift, mask, bias, scale)
 
 
@@ -66,7 +75,7 @@ def _backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of qkv and bias; tensors without elements where none is asked for."""
-    chosen = choose(WINDOW, backend, qkv, bias, limits=_limits(qkv))
+    chosen = choose(WINDOW, backend, qkv, bias, limits=_limits(qkv, bias, backend))
     wanted = [name for name, asked in (("qkv", to_qkv), ("bias", to_bias)) if asked]
     grad = grad.contiguous()
     if chosen == "reference":

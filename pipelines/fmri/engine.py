@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "build", "fit", "fit_parts", "from_official", "restore", "scores_of", "shelf_of"]
 
 Indices = NDArray[np.int64]
+#: Step sizes where none is asked for: after a linear start, which is to be kept, and of the paper's recipe.
+_AFTER_LINEAR, _PAPER = 3e-4, 5e-5
 _VOXELS = 1 << 23  # of windows that are answered at once
 
 
@@ -128,7 +130,9 @@ def build(m: BrainModel, grid: tuple[int, int, int], frames: int, outputs: int) 
     patch = tuple(min(p, size) for p, size in zip(arch.pop("patch"), (*grid, frames), strict=True))
     attention = m.attention or known_model(m.model).attention or "window_nd"
     config = SwiftConfig(image=grid, frames=frames, patch=patch, attention=attention, **arch)  # type: ignore[arg-type]
-    return SwiftNet(Swift(config), ClassHead(config.features, outputs))
+    module = SwiftNet(Swift(config), ClassHead(config.features, outputs))
+    module.model.norm.requires_grad_(False)  # of the released layout, never applied: several processes would wait for it
+    return module
 
 
 def fit_parts(m: BrainModel, material: Material, parts: Parts, shelf: Shelf) -> Fitted:
@@ -152,6 +156,8 @@ def fit_parts(m: BrainModel, material: Material, parts: Parts, shelf: Shelf) -> 
     if m.pretrain.kind != "none":
         summary["pretraining"], notes = _pretrain(m, module, material, parts)
     label, scale = _scaled(material, train)
+    module, said = _started(m, module, material, parts, label)
+    notes = [*notes, *said]
     zooms = np.sqrt((material.runs[0].affine[:3, :3] ** 2).sum(0)).tolist()
     fill = [float(run.standard.fill) for run in material.runs]
     sets = [
@@ -164,7 +170,8 @@ def fit_parts(m: BrainModel, material: Material, parts: Parts, shelf: Shelf) -> 
     m.run.say(f"{len(train):,} windows to learn from, {len(valid):,} to choose the epoch")
     twin = m.clone()
     twin.run = m.run.part("labels")
-    rate = known_model(m.model).learning_rate
+    gentle = module.model.config.depths == (1,) and any("training started from" in note for note in said)
+    rate = _AFTER_LINEAR if gentle else _PAPER if m.size == "paper" else known_model(m.model).learning_rate
     result = fit_module(
         twin, module, label_loss(m.smoothing), sets[0], sets[1] if len(valid) else None, default_lr=rate
     )
@@ -178,6 +185,28 @@ def fit_parts(m: BrainModel, material: Material, parts: Parts, shelf: Shelf) -> 
         material.runs[0].tr, tuple(zooms) if material.runs[0].placed else None, _mean(shelf, material, train), summary,
         numbers[0], numbers[1], tuple(notes),
     )  # fmt: skip
+
+
+def _started(
+    m: BrainModel, module: SwiftNet, material: Material, parts: Parts, label: NDArray[Any]
+) -> tuple[SwiftNet, list[str]]:
+    """The network as training begins: from a linear readout where that is asked for or fits."""
+    from pipelines.fmri.linear_start import can_start, start_linear
+    from pipelines.fmri.peers import volume_rows
+
+    if m.start == "random" or (m.start == "auto" and (m.pretrain.kind != "none" or not can_start(module))):
+        return module, []
+    x, y, groups, mask = volume_rows(material, parts.train, label)
+    twin = copy.deepcopy(module)
+    try:
+        told = start_linear(twin, x, y, mask, kind=material.kind, groups=groups, seed=m.seed)  # type: ignore[arg-type]
+    except (ConfigError, InputError) as error:
+        if m.start == "linear":
+            raise
+        return module, [f"no linear start: {error}"]
+    name = "shrinkage LDA" if material.kind == "classification" else "ridge"
+    said = f"training started from {name} on {len(x):,} rows of {x.shape[1]:,} voxels"
+    return twin, [said, *(f"linear start: {note}" for note in told)]
 
 
 def _scaled(material: Material, train: Indices) -> tuple[NDArray[Any], tuple[float, float]]:

@@ -209,8 +209,12 @@ def _details(m: BrainModel, material: Material, judged: Judged, level: str) -> t
         if model != m.model:
             theirs = _units(material, rows, scores, level)[0]
             gap = paired_difference(first, values, theirs, labels, groups, samples=_ROUNDS, seed=m.seed)
-            details["against"][model] = {first: gap.value, "interval": [gap.lo, gap.hi]}
+            details["against"][model] = {first: gap.value, "interval": _known(gap.lo, gap.hi)}
     return details, notes
+
+
+def _known(low: float, high: float) -> list[float] | None:
+    return None if math.isnan(low) else [low, high]
 
 
 def _facts(material: Material) -> dict[str, Any]:

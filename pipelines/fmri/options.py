@@ -33,12 +33,12 @@ __all__ = [
 
 #: AdamW without an early stop; the step size falls along a cosine.
 TRAINING = TrainOptions(
-    epochs=60,
-    batch_size=64,
+    epochs=10,
+    batch_size=32,
     patience=0,
     schedule="cosine",
-    warmup_steps=50,
-    weight_decay=0.3,
+    warmup_steps=20,
+    weight_decay=0.01,
     decoupled=True,
     clip_norm=1.0,
 )
@@ -183,11 +183,11 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         ),
         "small": MappingProxyType(
             {
-                "dim": 48,
-                "depths": (1, 1),
-                "heads": (4, 8),
-                "patch": (4, 4, 4, 1),
-                "window": (4, 4, 4, 4),
+                "dim": 32,
+                "depths": (1,),
+                "heads": (4,),
+                "patch": (5, 5, 5, 1),
+                "window": (8, 8, 8, 8),
                 "full_last": True,
                 "patch_maps": "own",
                 "dropout": 0.3,

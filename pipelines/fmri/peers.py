@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from pipelines.fmri.material import Material
     from pipelines.fmri.pipeline import BrainModel
 
-__all__ = ["peer_scores"]
+__all__ = ["peer_scores", "volume_rows"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+_STACKED = 10_000  # numbers of a window up to which linear models see all of its volumes
 _FOR_NUMBERS = ("ridge", "majority", "connectome")
 
 
@@ -44,7 +45,11 @@ def peer_scores(
     known = material.of_runs(learned)
     voxels = [name for name in names if name != "connectome"]
     if voxels:
-        train, test = _features(material, mask, known), _features(material, mask, rows)
+        stacked = material.frames > 1 and material.level == "volume" and material.frames * int(mask.sum()) <= _STACKED
+        train, test = (_features(material, mask, one, stacked=stacked) for one in (known, rows))
+        if material.frames > 1:
+            how = "all volumes of a window side by side" if stacked else "the mean volume of a window or run"
+            notes.append(f"baselines on voxels see {how}")
         groups = material.run[known] if material.level == "volume" else material.unit[known]
         if material.level == "subject":
             train, label, groups = _one_a_run(train, material, known)
@@ -70,6 +75,26 @@ def peer_scores(
     return found, notes
 
 
+def volume_rows(
+    material: Material, runs: Indices, label: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[Any], Indices, NDArray[np.bool_]]:
+    """Voxels (N, V) of the labelled volumes of some runs, or of the mean volume of each run of a subject.
+
+    Returns:
+        Rows, labels (N,), run or subject (N,), and the mask (X, Y, Z) that V are True in.
+    """
+    mask, known = _mask(material, runs), material.of_runs(runs)
+    if material.level == "subject":
+        x = _features(material, mask, known)
+        _, first = np.unique(material.run[known], return_index=True)
+        return x[first], label[known][first], material.unit[known][first], mask
+    x = np.empty((len(known), int(mask.sum())), np.float32)
+    for run in np.unique(material.run[known]).tolist():
+        here = np.flatnonzero(material.run[known] == run)
+        x[here] = material.runs[run].matrix(mask)[material.volume[known[here]]]
+    return x, label[known], material.run[known], mask
+
+
 def _columns(scores: Floats) -> Floats:
     return scores[:, None] if scores.ndim == 1 else scores
 
@@ -81,9 +106,12 @@ def _mask(material: Material, learned: Indices) -> NDArray[np.bool_]:
     return every if every.any() else np.asarray(masks.any(0))
 
 
-def _features(material: Material, mask: NDArray[np.bool_], rows: Indices) -> NDArray[np.float32]:
-    """(N, V) mean over the volumes of each window; of subjects, over the whole run that a window is of."""
-    out = np.empty((len(rows), int(mask.sum())), np.float32)
+def _features(
+    material: Material, mask: NDArray[np.bool_], rows: Indices, *, stacked: bool = False
+) -> NDArray[np.float32]:
+    """(N, V) mean over the volumes of each window, or all of them; of subjects, the mean of the run it is of."""
+    width = int(mask.sum()) * (material.frames if stacked else 1)
+    out = np.empty((len(rows), width), np.float32)
     for run in np.unique(material.run[rows]).tolist():
         here = np.flatnonzero(material.run[rows] == run)
         if material.level == "subject":
@@ -92,7 +120,8 @@ def _features(material: Material, mask: NDArray[np.bool_], rows: Indices) -> NDA
         matrix = material.runs[run].matrix(mask)
         for place in here.tolist():
             start = int(material.start[rows[place]])
-            out[place] = matrix[start : start + material.frames].mean(0)
+            window = matrix[start : start + material.frames]
+            out[place] = window.ravel() if stacked else window.mean(0)
     return out
 
 

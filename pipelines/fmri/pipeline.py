@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pipelines.base import Evaluation
 from pipelines.data.datasets.brain_grid import GridOptions
@@ -32,6 +32,7 @@ from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
+    from pipelines.fmri.engine import Fitted  # noqa: F401 - the state named below
     from pipelines.fmri.maps import Maps
     from pipelines.fmri.result import Predictions, Vectors
 
@@ -59,6 +60,8 @@ class BrainModel(FittedPipeline["Fitted"]):
         split: what is learned from and measured on (a SplitOptions, or a dict).
         pretrain: learning by contrast from the scans alone, before labels (a PretrainOptions, or a dict).
         augment: how windows are changed while training (an AugmentOptions, or a dict); by default they are not.
+        start: what training begins from: linear = a linear model of the voxels in closed form (one stage, own maps),
+            random, or auto = linear where that is possible and nothing was pre-trained.
         smoothing: share of each label that is spread over all classes while training.
         baselines: measured beside the model: svm, logistic, lda, ridge (on voxels), connectome (on regions, of
             subjects), majority.
@@ -97,6 +100,7 @@ class BrainModel(FittedPipeline["Fitted"]):
             "split",
             "pretrain",
             "augment",
+            "start",
             "smoothing",
             "baselines",
             "atlas",
@@ -123,6 +127,7 @@ class BrainModel(FittedPipeline["Fitted"]):
         split: SplitOptions = SplitOptions(),  # noqa: B008 - frozen
         pretrain: PretrainOptions = PretrainOptions(),  # noqa: B008 - frozen
         augment: AugmentOptions = PLAIN,
+        start: Literal["auto", "linear", "random"] = "auto",
         smoothing: float = 0.0,
         baselines: tuple[str, ...] = BASELINES,
         atlas: str | None = None,
@@ -147,6 +152,7 @@ class BrainModel(FittedPipeline["Fitted"]):
         self.split = as_options(SplitOptions, split, "split")
         self.pretrain = as_options(PretrainOptions, pretrain, "pretrain")
         self.augment = as_options(AugmentOptions, augment, "augment")
+        self.start: Literal["auto", "linear", "random"] = start
         self.smoothing = smoothing
         self.baselines = baselines
         self.atlas = atlas
@@ -300,7 +306,7 @@ class BrainModel(FittedPipeline["Fitted"]):
     def shipped_name(self) -> str | None:
         """The model of the embedded slices, where nothing about it is changed."""
         usual = self.model == "swift" and self.size == "small" and self.attention in (None, "window_nd")
-        plain = self.arch == ArchOptions() and self.target == TargetOptions() and self.window.frames in (None, 1)
+        plain = self.arch == ArchOptions() and self.target == TargetOptions() and self.window.frames in (None, 5)
         return "swift_haxby" if usual and plain and self.signal == SignalOptions() else None
 
     def _as_it_is(self, **changes: Any) -> Self:
@@ -323,6 +329,8 @@ class BrainModel(FittedPipeline["Fitted"]):
             raise ConfigError(
                 "no such baseline", where="baselines", found=", ".join(unknown), expected=", ".join(BASELINES)
             )
+        if self.start not in ("auto", "linear", "random"):
+            raise ConfigError("no such start", where="start", found=self.start, expected="auto, linear or random")
         if not 0 <= self.smoothing < 1:
             raise ConfigError("out of range", where="smoothing", found=self.smoothing, expected="0 to below 1")
         if self.tr is not None and not 0 < self.tr < 1000:

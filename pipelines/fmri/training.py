@@ -76,7 +76,6 @@ class Labelled(Dataset[Any]):
             batch |= {"x": mixed.windows, "other": label[mixed.other], "share": mixed.share}
         return batch
 
-
     def _windows(self, chosen: NDArray[np.int64]) -> Tensor:
         runs, starts = self.run[chosen].tolist(), self.start[chosen].tolist()
         return torch.from_numpy(self.shelf.windows(runs, starts, self.frames))

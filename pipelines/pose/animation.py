@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -73,7 +74,7 @@ def timing(frames: int, fps: float | None, kind: str, *, seconds: float | None =
     Example:
         >>> plan = timing(120, 120.0, ".mp4")
         >>> plan.shown, list(plan.frames())[:3], plan.notes
-        (60, [0, 2, 4], ('60 of 120 frames are shown, 60 a second in real time',))
+        (60, [0, 2, 4], ('60 of the 120 frames are shown in real time, 60 pictures a second',))
     """
     if kind not in ENDINGS:
         raise ConfigError("not a moving picture", where="animation", found=kind, expected=" or ".join(ENDINGS))
@@ -90,12 +91,12 @@ def timing(frames: int, fps: float | None, kind: str, *, seconds: float | None =
     else:
         rate = Fraction(wanted).limit_denominator(1001)
     cut = frames if seconds is None else min(frames, max(1, round(seconds * played)))
-    shown = max(1, round(cut * float(rate) / played))
+    shown = max(1, math.ceil(cut * float(rate) / played - 1e-6))
     if cut < frames:
         notes.append(f"the film ends after {cut / played:.4g} s: {frames - cut:,} of {frames:,} frames come later")
     if shown != cut:
-        held = f"{float(rate):.4g} a second in real time"
-        notes.append(f"{min(shown, cut):,} of {cut:,} frames are shown, {held}")
+        seen = "all" if shown > cut else f"{shown:,} of the"
+        notes.append(f"{seen} {cut:,} frames are shown in real time, {float(rate):.4g} pictures a second")
     return Timing(rate, shown, frames, played, tuple(notes))
 
 

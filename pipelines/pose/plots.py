@@ -192,6 +192,8 @@ def bars_figure(
             if marked and name in marked:
                 ax.plot([marked[name]] * 2, [place - 0.4, place + 0.4], color=house.ORANGE, lw=1.8)
             told = "–" if math.isnan(numbers[place]) else f"{numbers[place]:.1f}"
+            if marked and name in marked:
+                told += f" (tick: {marked[name]:.1f})"
             reach = np.nanmax([0.0, numbers[place], *(ends or ()), (marked or {}).get(name, 0.0)])
             ax.annotate(told, (reach, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
         ax.set_yticks(range(len(names)), names, fontsize=9)

@@ -79,9 +79,11 @@ class Track:
             if values.shape != shape:
                 raise InputError(f"{field} do not fit", where=self.name, found=values.shape, expected=shape)
             there = np.ones(count, np.bool_) if field == "trajectory" else self.valid
-            if field != "truth" and not np.isfinite(values[there]).all():
+            if field == "truth":
+                values = np.where(np.isfinite(values), values, np.float32(np.nan))
+            elif not np.isfinite(values[there]).all():
                 raise InputError(f"{field} that are not finite", where=self.name, cure="mark such joints in `valid`")
-            if field != "trajectory" and not there.all():
+            elif not there.all():
                 values = np.where(there[..., None] if values.ndim == 3 else there, values, np.float32(0))
             object.__setattr__(self, field, values)
         if self.frame not in AXES or (self.fps is not None and not 0 < self.fps < np.inf):

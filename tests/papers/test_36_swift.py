@@ -2,7 +2,7 @@
 
 With the environment variable SWIFT_REPOSITORY (a checkout of Transconnectome/SwiFT), and monai and einops installed,
 the released classes are run beside ours on random weights. At the paper's size, (1, 1, 96, 96, 96, 20), the largest
-difference measured was 7e-6 of features up to 5.6, and 1e-6 of the logit.
+difference measured was 9e-6 of features up to 14.7, and 2e-6 of the logit.
 """
 
 from __future__ import annotations

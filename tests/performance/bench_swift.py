@@ -6,8 +6,9 @@ The peer is the released code where SWIFT_REPOSITORY names a checkout of Transco
 installed, else (or with ``--peer plain``) the same arithmetic written out plainly, `peer_swift`. Parity comes first:
 with the same weights, features and the gradients of all parameters agree to 1e-5 of their size, else nothing is timed.
 Then steps (forward, binary cross-entropy, backward) are timed in turn and the medians divided, in seconds and in
-processor seconds of all threads, which a machine that is busy otherwise leaves nearly alone. Memory is the peak
-resident size of a fresh process over two steps, above what it holds once a step of a small model has been done.
+processor seconds of all threads, which a machine that is busy otherwise leaves nearly alone once threads sleep while
+they wait (OMP_WAIT_POLICY=PASSIVE). Memory is the peak resident size of a fresh process over two steps, above what it
+holds once a step of a small model has been done.
 """
 
 from __future__ import annotations

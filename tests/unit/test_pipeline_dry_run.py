@@ -118,7 +118,9 @@ def _brain(attention: str) -> Callable[[], Made]:
             image=(8, 8, 4), frames=4, patch=(2, 2, 2, 1), dim=16, depths=(2, 1), heads=(2, 2), window=(2, 2, 2, 2),
             attention=attention,
         )  # fmt: skip
-        return SwiftNet(Swift(config)), (torch.randn(2, 1, 8, 8, 4, 4),)
+        model = SwiftNet(Swift(config))
+        model.model.norm.requires_grad_(False)  # exists for the released layout, and is not applied
+        return model, (torch.randn(2, 1, 8, 8, 4, 4),)
 
     return make
 
@@ -180,7 +182,12 @@ PATHS: dict[str, tuple[Path, ...]] = {
     ),
     # One launch a block; the last stage is global in space and windowed in time.
     "fmri": (
-        Path("swift", _brain("window_nd"), {"window_kernel": 3}, {"window_kernel": 3}),
+        Path(
+            "swift",
+            _brain("window_nd"),
+            {"window_kernel": 3, "window_dq_kernel": 3, "window_dkv_kernel": 3},
+            {"window_kernel": 3},
+        ),
         Path("swift, softmax", _brain("softmax"), {}, {}),
     ),
     # VSFormer and LMUFormer are torch's own operators throughout.

@@ -105,7 +105,7 @@ def test_procrustes_agrees_with_scipys_rotation(seed: int, mirrored: bool) -> No
 
 def test_similarities_leave_p_mpjpe_alone_and_shifts_mpjpe() -> None:
     said, true, valid = drawn(4)
-    turns = Rotation.random(len(said), rng=5).as_matrix()
+    turns = Rotation.random(len(said), rng=np.random.default_rng(5)).as_matrix()
     moved = 2.5 * np.einsum("tij,tkj->tki", turns, said) + np.arange(18).reshape(6, 1, 3)
     assert p_mpjpe(moved, true, valid) == pytest.approx(p_mpjpe(said, true, valid), rel=1e-9)
     assert p_mpjpe(moved, said) < 1e-9
@@ -125,7 +125,7 @@ def test_a_mirrored_body_is_never_laid_over_the_body() -> None:
     best = ((aligned - solid) ** 2).sum()
     mirrored, goal = solid[0] * [-1, 1, 1], solid[0] - solid[0].mean(0)
     mirrored = mirrored - mirrored.mean(0)
-    for turn in Rotation.random(2000, rng=0).as_matrix():
+    for turn in Rotation.random(2000, rng=np.random.default_rng(0)).as_matrix():
         turned = mirrored @ turn.T
         scale = max(0.0, (turned * goal).sum() / (turned**2).sum())
         assert ((scale * turned - goal) ** 2).sum() >= best - 1e-9
@@ -136,7 +136,7 @@ def test_a_mirrored_body_is_never_laid_over_the_body() -> None:
 def test_scale_of_n_mpjpe_is_the_least_squares_one() -> None:
     said, true, _ = drawn(6, frames=1)
     a, b = said[0] - said[0, 0], true[0] - true[0, 0]
-    best = minimize_scalar(lambda s: float(((s * a - b) ** 2).sum())).x
+    best = getattr(minimize_scalar(lambda s: float(((s * a - b) ** 2).sum())), "x")  # noqa: B009
     expected = 1000 * np.linalg.norm(best * a - b, axis=1).mean()
     assert n_mpjpe(said, true) == pytest.approx(expected, rel=1e-7)
 
@@ -186,9 +186,7 @@ def test_bad_poses_are_refused(said: Floats, true: Floats, valid: NDArray[np.boo
 
 def clips() -> list[ClipErrors]:
     actions = ["walk", "walk", "run", "jump"]
-    return [
-        measure(f"clip {n}", *drawn(n, frames=3 + 4 * n), action=actions[n], subject=str(n % 2)) for n in range(4)
-    ]
+    return [measure(f"clip {n}", *drawn(n, frames=3 + 4 * n), action=actions[n], subject=str(n % 2)) for n in range(4)]
 
 
 def test_all_clips_together_are_one_long_clip() -> None:
@@ -273,6 +271,16 @@ def test_intervals_come_from_whole_clips() -> None:
     assert tally.intervals() == found
     assert tally.intervals(actions=True)["auc"].value == tally.action_average()["auc"]
     assert Tally(tally.clips[:1]).intervals() == {}
+
+
+def test_an_action_that_is_not_drawn_is_not_in_the_mean() -> None:
+    tally = Tally(clips())
+    found = tally.intervals(actions=True, replicates=50, seed=3)["p_mpjpe"]
+    means = []
+    for often in np.random.default_rng(3).multinomial(4, np.full(4, 0.25), size=50):
+        drawn_clips = [clip for clip, times in zip(tally.clips, often, strict=True) for _ in range(times)]
+        means.append(Tally(drawn_clips).action_average()["p_mpjpe"])
+    np.testing.assert_allclose([found.lo, found.hi], np.quantile(means, [0.025, 0.975]), rtol=1e-12)
 
 
 def test_the_difference_of_two_models_is_paired() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -25,7 +28,10 @@ from pipelines.data.datasets.pose_skeletons import (
 )
 from pipelines.data.datasets.pose_types import Camera, Clip, Skeleton
 from pipelines.data.errors import InputError
+from pipelines.data.formats.bvh import read_bvh
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATA = pathlib.Path(os.environ.get("PIPELINES_DATA") or ROOT.parent / "shared" / "data")
 BODY = skeleton("h36m17")
 
 
@@ -405,3 +411,26 @@ def test_jumps_of_sides_are_counted() -> None:
     assert side_jumps(clip.but(points=points)) == 2
     still = clip.points + np.random.default_rng(0).normal(0, 0.01, clip.points.shape).astype(np.float32)
     assert side_jumps(clip.but(points=still)) == 0
+
+
+def test_the_anatomy_of_recorded_people() -> None:
+    archive = DATA / "benchmark" / "pose3d" / "cmu_bvh_87clips.tar.xz"
+    if not archive.exists():
+        pytest.skip("set PIPELINES_DATA to the folder with the data")
+    seen = 0
+    with tarfile.open(archive, "r|xz") as tar:  # a stream: stops after the first clips
+        for member in tar:
+            file = tar.extractfile(member) if member.name.endswith(".bvh") else None
+            if file is None:
+                continue
+            (clip,) = read_bvh(file.read(), units="cmu", name=member.name)
+            body = convert(clip.but(points=clip.points[1::8], valid=clip.valid[1::8]), "h36m17")
+            assert (swapped_sides(body), upside_down(body), up_axis(body), side_jumps(body)) == (False, False, "z", 0)
+            assert swapped_sides(body.but(points=body.points[:, list(BODY.mirror)])) is True
+            lengths = bone_lengths(body.points, BODY)
+            assert lengths.std(0).max() < 0.01, "bones are rigid, also those between made joints, m"
+            assert 0.8 < lengths[:, 1:3].sum(1).mean() < 1.0, "a leg, m: near those of h36m17"
+            seen += 1
+            if seen == 3:
+                break
+    assert seen == 3

@@ -125,3 +125,24 @@ def test_a_gradient_of_the_bias_taken_in_pieces_is_whole(monkeypatch: pytest.Mon
 def test_a_head_wider_than_the_kernels_hold_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="window_nd: backend='gpu' cannot serve"):
         window_nd(_qkv(1, 4, D=200), (4,), (2,), backend="gpu")
+
+
+def test_compiled_loops_do_not_depend_on_threads_and_agree_with_eager() -> None:
+    grid, window, shift = (9, 6, 8, 7), (4, 4, 4, 4), (2, 2, 2, 2)
+    generator, found = torch.Generator().manual_seed(0), {}
+    qkv = torch.randn((2, math.prod(grid), 3, 3, 12), generator=generator)
+    cotangent = torch.randn((2, math.prod(grid), 3, 12), generator=generator)
+    mask = torch.rand((2, math.prod(grid)), generator=generator) > 0.3
+    threads = torch.get_num_threads()
+    try:
+        for name, backend, count in (("one", "cpu", 1), ("three", "cpu", 3), ("eager", "eager", 1)):
+            torch.set_num_threads(count)
+            leaf = qkv.clone().requires_grad_()
+            out = window_nd(leaf, grid, window, shift, mask, backend=backend)
+            found[name] = out.detach(), torch.autograd.grad(out, leaf, cotangent)[0]
+    finally:
+        torch.set_num_threads(threads)
+    for one, three, plain in zip(*found.values(), strict=True):
+        assert torch.equal(one, three)
+        torch.testing.assert_close(one, plain, rtol=1e-5, atol=1e-5)
+    assert not found["one"][1].view(2, -1, 3, 3, 12)[:, :, 1:][~mask].any()  # what is no key has no gradient as one

@@ -175,7 +175,8 @@ class LinearFit:
         penalty = ridge * max(float(np.trace(spread)) / len(spread), 0.0)
         system = spread + penalty * np.eye(len(spread))
         # Least squares: without a penalty a joint that never moves makes the system singular.
-        weight = np.linalg.lstsq(system, products / self.samples - np.outer(x_mean, y_mean), rcond=None)[0]
+        shared: NDArray[np.float64] = products / self.samples - np.outer(x_mean, y_mean)
+        weight = np.asarray(np.linalg.lstsq(system, shared, rcond=None)[0], np.float64)
         bias = y_mean - x_mean @ weight
         return LinearLifter(weight, bias, self.window, *self._shape, self.mask, self.samples, self.skipped)
 
