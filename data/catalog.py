@@ -232,7 +232,7 @@ _ENTRIES = (
         "Haxby et al. 2001, through PyMVPA",
         "9670eafd579ec78c67c13258975a6d321328fc7e27adec2665ef4c79d051456f",
         1_452,
-        "what one person saw, 8 categories: half a slice of the brain, 40 x 20 x 1 voxels, 12 runs of 121 volumes, 2.5 s",
+        "what one person saw, 8 categories: half a slice, 40 x 20 x 1 voxels, 12 runs of 121 volumes, 2.5 s",
         "leave one run out",
     ),
     Entry(
@@ -247,6 +247,18 @@ _ENTRIES = (
         "the same runs, the whole brain at 25 mm: 6 x 10 x 10 voxels, 12 runs of 121 volumes, 2.5 s",
         "leave one run out",
     ),
+    Entry(
+        "motions",
+        "pose",
+        "pose/motions.npz",
+        ColumnOptions(),
+        "MIT and zlib",
+        "Peng et al. 2018 (DeepMimic), through PyBullet",
+        "06f7aa46ec1ddbda804efdeb160800b1598aba5db472595de300cf686c64878f",
+        1_620,
+        "15 motions of one body as 17 joints (m, z up) with actions, 16 to 60 Hz, 33.6 s",
+        "by clip",
+    ),
 )
 _DEMO = {
     "forecast": "vic_elec",
@@ -256,6 +268,7 @@ _DEMO = {
     "transcribe": "phrases",
     "match": "python-docs",
     "fmri": "haxby",
+    "pose": "motions",
 }
 
 PUBLIC = (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipelines.forecast.pipeline import Forecaster as Forecaster
     from pipelines.match.pipeline import Matcher as Matcher
     from pipelines.official import load_official as load_official
+    from pipelines.pose.pipeline import PoseLifter as PoseLifter
     from pipelines.superres.pipeline import SuperResolver as SuperResolver
     from pipelines.transcribe.pipeline import Transcriber as Transcriber
 
@@ -24,6 +25,7 @@ __all__ = [
     "Denoiser",
     "Forecaster",
     "Matcher",
+    "PoseLifter",
     "SuperResolver",
     "Transcriber",
     "__version__",
@@ -38,6 +40,7 @@ _LAZY = {
     "Denoiser": "pipelines.denoise.pipeline",
     "Forecaster": "pipelines.forecast.pipeline",
     "Matcher": "pipelines.match.pipeline",
+    "PoseLifter": "pipelines.pose.pipeline",
     "SuperResolver": "pipelines.superres.pipeline",
     "Transcriber": "pipelines.transcribe.pipeline",
     "load_official": "pipelines.official",

@@ -40,7 +40,10 @@ DOMAINS: dict[str, Domain] = {
         "match long documents (text, Markdown, RST, HTML, PDF; folders, pairs)",
     ),
     "fmri": Domain(
-        "fmri", "pipelines.fmri.pipeline", "BrainModel", "tell from 4-D brain scans what was seen, or of whom (NIfTI, BIDS)"
+        "fmri",
+        "pipelines.fmri.pipeline",
+        "BrainModel",
+        "tell from 4-D brain scans what was seen, or whom they are of",
     ),
     "superres": Domain(
         "superres", "pipelines.superres.pipeline", "SuperResolver", "enlarge photographs (PNG, JPEG, WebP, TIFF)"
@@ -48,6 +51,7 @@ DOMAINS: dict[str, Domain] = {
     "denoise": Domain(
         "denoise", "pipelines.denoise.pipeline", "Denoiser", "denoise hyperspectral cubes (MATLAB, ENVI, GeoTIFF, FITS)"
     ),
+    "pose": Domain("pose", "pipelines.pose.pipeline", "PoseLifter", "lift 2-D joints of people to 3-D poses"),
     "transcribe": Domain(
         "transcribe",
         "pipelines.transcribe.pipeline",

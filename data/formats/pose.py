@@ -45,6 +45,7 @@ def finish(raws: Sequence[Raw], reading: PoseReading) -> list[Clip]:
         found = f"{sum(raw.points.size for raw in raws):,} numbers"
         cure = "read one person, or split the file"
         raise InputError("too many joints", where=raws[0].name, found=found, expected=f"{MOST_NUMBERS:,}", cure=cure)
+    raws = _asked(raws, reading.person)
     made = [_known(_scored(raw, reading), reading) for raw in raws]
     dims = sorted({raw.points.shape[2] for raw, _ in made})
     if len(dims) > 1:
@@ -52,6 +53,15 @@ def finish(raws: Sequence[Raw], reading: PoseReading) -> list[Clip]:
         raise InputError("2-D and 3-D joints in one file", where=raws[0].name, found=found, expected="one of them")
     unit, told = unit_of([raw for raw, _ in made], reading)
     return [_clip(raw, tree, unit, told, reading) for raw, tree in made]
+
+
+def _asked(raws: Sequence[Raw], person: int | None) -> Sequence[Raw]:
+    """The person that is asked for, or all."""
+    chosen = [raw for raw in raws if person in (None, raw.person)]
+    if not chosen:
+        found = "persons " + ", ".join(str(raw.person) for raw in raws[:12])
+        raise InputError(f"no person {person}", where=raws[0].name, found=found, expected="one of them")
+    return chosen
 
 
 def _scored(raw: Raw, reading: PoseReading) -> Raw:
@@ -130,6 +140,7 @@ def _clip(raw: Raw, tree: Skeleton, unit: FileUnit, told: Sequence[str], reading
         action=raw.action,
         notes=(*notes, *made.notes),
     )
+    clip = clip.but(notes=tuple(dict.fromkeys(clip.notes)))  # those of a file that was written from clips
     if reading.mapping is None:
         return clip
     from pipelines.data.datasets.pose_mocap import map_joints, read_mapping
@@ -160,4 +171,5 @@ def remarked(clip: Clip) -> Clip:
     if jumps:
         times = "once" if jumps == 1 else f"{jumps:,} times"
         notes.append(f"left and right change places from one frame to the next {times}")
-    return clip.but(*notes) if notes else clip
+    fresh = [note for note in notes if note not in clip.notes]
+    return clip.but(*fresh) if fresh else clip

@@ -105,7 +105,10 @@ def annotation_clips(content: Mapping[str, Any], name: str, reading: PoseReading
         rates = {str(one.get("id")): _rate(one) for one in content.get("videos") or []}
         general = _rate(content.get("info") or {})
         clips: list[Clip] = []
+        empty = [video for video in videos if not bodies[video]] if any(bodies.values()) else []
         for video, own in videos.items():
+            if video in empty:
+                continue
             sizes = {size for _, size in own.values() if size is not None}
             if len(sizes) > 1:
                 found = " and ".join(f"{w} x {h}" for w, h in sorted(sizes)[:2]) + f" of {len(sizes)} sizes"
@@ -122,7 +125,8 @@ def annotation_clips(content: Mapping[str, Any], name: str, reading: PoseReading
                 notes=_told(counts),
             )
             clips += finish(people(detections, reading), reading)
-        return clips
+        note = f"{len(empty)} of {len(videos)} videos without a person"
+        return [clip.but(note) for clip in clips] if empty else clips
 
 
 def _told(counts: Mapping[str, int]) -> tuple[str, ...]:

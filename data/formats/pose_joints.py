@@ -154,4 +154,6 @@ def _counted(raw: Raw, count: int, said: Skeleton | None) -> Fit:
     if len(alike) == 1:
         return skeleton(alike[0]), None, [f"{count} joints: taken for {alike[0]}, the only skeleton of so many"]
     cure = f"say which one, e.g. --read.skeleton {alike[0]}"
-    raise InputError("several skeletons have so many joints", where=raw.name, found=who, expected=", ".join(alike), cure=cure)
+    raise InputError(
+        "several skeletons have so many joints", where=raw.name, found=who, expected=", ".join(alike), cure=cure
+    )

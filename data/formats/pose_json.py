@@ -128,7 +128,7 @@ def _object(content: Mapping[str, Any], name: str, stem: str, reading: PoseReadi
     if "instance_info" in content:
         return _mmpose(content["instance_info"], content.get("meta_info") or {}, stem, reading)
     if "frames" in content or any(key in content for key in _LANDMARKS):
-        frames = content["frames"] if "frames" in content else [content]
+        frames = content.get("frames", [content])
         return _mediapipe(frames, content, stem, reading)
     return None
 
@@ -153,7 +153,8 @@ def _list(content: Sequence[Any], name: str, stem: str, reading: PoseReading) ->
             return _mediapipe(content, {}, stem, reading)
         return _mediapipe([content], {}, stem, reading) if "x" in first else None
     if isinstance(first, list) and _leaf(first) is not None:
-        if isinstance(_leaf(first), Mapping):
+        row = first[0]
+        if isinstance(_leaf(first), Mapping) or (isinstance(row, list) and len(row) in (4, 5) and _leaf(row) is row[0]):
             return _mediapipe(content, {}, stem, reading)
         points = numbers_of(content, name)
         return finish([Raw(stem, points[None] if points.ndim == 2 else points)], reading)

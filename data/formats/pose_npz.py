@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +29,16 @@ _LAYOUT = (
     'or "SUBJECT/ACTION/CAMERA" as of Human3.6M'
 )
 _OWN = "points (frames, joints, 2 or 3), valid, skeleton, joints, parents, root, fps, unit, frame, size"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, ValueError, MemoryError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, ValueError, MemoryError),
+    *(
+        SyntaxError,
+        tokenize.TokenError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ),  # of headers that are no Python values
+)
 _MOST_ARRAYS = 100_000
 _MOST_BYTES = 8 * MOST_NUMBERS
 _H36M = re.compile(r"S\d+/[^/]+(/[^/]+)?")
@@ -232,7 +242,12 @@ def _tree(entry: Mapping[str, Any], joints: tuple[str, ...] | None, where: str) 
     if entry.get("parents") is None:
         return None
     held = {key: _whole_list(entry.get(key), f"{where}, {key}") for key in ("parents", "left", "right")}
-    return Skeleton(name or "file", joints, held["parents"], whole(entry.get("root", 0)) or 0, held["left"], held["right"])
+    root = whole(entry.get("root", 0))
+    try:
+        return Skeleton(name or "file", joints, held["parents"], root or 0, held["left"], held["right"])
+    except InputError as error:
+        where = f"{where}, {error.where}"
+        raise InputError(error.problem, where=where, found=error.found, expected=error.expected) from error
 
 
 def _whole_list(values: Any, where: str) -> tuple[int, ...]:

@@ -104,6 +104,7 @@ def openpose_clips(frames: Sequence[tuple[str, Any]], folder: str, reading: Pose
     if not videos:
         raise InputError("no frames", where=folder, found="no .json file", expected=LAYOUT)
     clips: list[Clip] = []
+    blank: list[str] = []
     for video, own in videos.items():
         seen: list[Seen] = []
         empty = 0
@@ -112,9 +113,15 @@ def openpose_clips(frames: Sequence[tuple[str, Any]], folder: str, reading: Pose
             empty += not found
             seen += found
         notes = (f"{empty:,} of {len(own):,} files without a person",) if empty else ()
+        if not seen and len(videos) > 1:
+            blank.append(video or folder)
+            continue
         detections = Detections(video or folder, own, seen, notes=notes)
         clips += finish(people(detections, reading), reading)
-    return clips
+    if not clips:
+        raise InputError("no person", where=folder, found=f"{len(videos)} videos without any", expected="one or more")
+    note = f"{len(blank)} of {len(videos)} videos without a person: {', '.join(blank[:6])}"
+    return [clip.but(note) for clip in clips] if blank else clips
 
 
 def _persons(name: str, number: int, content: Any, reading: PoseReading) -> list[Seen]:

@@ -1,7 +1,8 @@
-"""From what was seen in each frame to persons over time: by the numbers of a tracker, or by the nearest mean distance."""
+"""From what was seen in each frame to persons over time: by a tracker's numbers, or by the nearest mean distance."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -88,7 +89,7 @@ def timeline(frames: Iterable[int], where: str) -> Timeline:
     numbers = sorted(set(frames))
     if not numbers:
         raise InputError("no frames", where=where, found="none", expected="1 or more")
-    steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
+    steps = {after - before for before, after in itertools.pairwise(numbers)}
     step = int(np.gcd.reduce([int(one) for one in steps])) if len(numbers) > 3 else 1
     span = numbers[-1] - numbers[0]
     count = span // step + 1
@@ -182,7 +183,7 @@ def _by_distance(seen: Sequence[Seen], step: int, name: str) -> tuple[list[int],
     if most > _MOST_IN_A_FRAME:
         raise InputError("too many persons in a frame", where=name, found=f"{most:,}", expected=f"{_MOST_IN_A_FRAME}")
     if most == 1:
-        jumps = sum(_distance(before.points, after.points) > _GATE for before, after in zip(seen, seen[1:], strict=False))
+        jumps = sum(_distance(before.points, after.points) > _GATE for before, after in itertools.pairwise(seen))
         note = f"the person jumps by more than her size {jumps:,} times: there may be several, one after another"
         return [0] * len(seen), [note] if jumps else []
     tracks: list[_Track] = []
@@ -206,9 +207,14 @@ def _by_distance(seen: Sequence[Seen], step: int, name: str) -> tuple[list[int],
 
 def _distance(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
     """Mean distance of the joints that both have, in diagonals of the larger box; NaN where there are none."""
-    both = np.isfinite(before).all(-1) & np.isfinite(after).all(-1)
+    both = np.asarray(np.isfinite(before).all(-1) & np.isfinite(after).all(-1), np.bool_)
     if not both.any():
         return float("nan")
+    with np.errstate(over="ignore"):
+        return _share(before, after, both)
+
+
+def _share(before: NDArray[np.float64], after: NDArray[np.float64], both: NDArray[np.bool_]) -> float:
     boxes = [np.linalg.norm(np.ptp(points[np.isfinite(points).all(-1)], axis=0)) for points in (before, after)]
     size = max(float(boxes[0]), float(boxes[1]), 1e-9)
     return float(np.linalg.norm(before[both] - after[both], axis=-1).mean()) / size
@@ -227,9 +233,7 @@ def _assigned(tracks: Sequence[_Track], group: Sequence[Seen]) -> list[_Track | 
     return out
 
 
-def _chosen(
-    groups: dict[int, list[Seen]], person: int | None, tracked: bool, name: str
-) -> tuple[list[int], list[str]]:
+def _chosen(groups: dict[int, list[Seen]], person: int | None, tracked: bool, name: str) -> tuple[list[int], list[str]]:
     """Numbers of the persons to read, and notes of who was left out."""
     labels = sorted(groups)
     listed = ", ".join(f"{label} ({len(groups[label]):,} frames)" for label in labels[:_NAMED])

@@ -53,12 +53,12 @@ def unit_of(raws: Sequence[Raw], reading: PoseReading) -> tuple[FileUnit, tuple[
         ('px', ('coordinates reach 340: taken for pixels',))
     """
     name, dims = raws[0].name, raws[0].points.shape[2]
-    told = {raw.unit for raw in raws if raw.unit not in (None, "auto")}
+    told: set[FileUnit] = {raw.unit for raw in raws if raw.unit is not None and raw.unit != "auto"}
     given = told.pop() if len(told) == 1 else None
     if given is not None and reading.unit not in ("auto", given):
         cure = "leave unit out: the file says it"
         raise InputError("another unit than was said", where=name, found=given, expected=reading.unit, cure=cure)
-    unit = given if given is not None else reading.unit
+    unit: FileUnit = given if given is not None else reading.unit
     if unit != "auto":
         if (unit in _METRES) != (dims == 3):
             found = f"{dims} coordinates a joint in {unit}"

@@ -29,7 +29,7 @@ __all__ = ["Fitted", "build", "fit", "fit_parts", "from_official", "restore", "s
 
 Indices = NDArray[np.int64]
 #: Step sizes where none is asked for: after a linear start, which is to be kept, and of the paper's recipe.
-_AFTER_LINEAR, _PAPER = 3e-4, 5e-5
+_AFTER_LINEAR, _PAPER = 1e-4, 5e-5
 _VOXELS = 1 << 23  # of windows that are answered at once
 
 
@@ -131,7 +131,9 @@ def build(m: BrainModel, grid: tuple[int, int, int], frames: int, outputs: int) 
     attention = m.attention or known_model(m.model).attention or "window_nd"
     config = SwiftConfig(image=grid, frames=frames, patch=patch, attention=attention, **arch)  # type: ignore[arg-type]
     module = SwiftNet(Swift(config), ClassHead(config.features, outputs))
-    module.model.norm.requires_grad_(False)  # of the released layout, never applied: several processes would wait for it
+    module.model.norm.requires_grad_(
+        False
+    )  # of the released layout, never applied: several processes would wait for it
     return module
 
 

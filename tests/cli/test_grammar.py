@@ -36,6 +36,8 @@ LIGHT = [
             for verb in ("demo", "fit", "predict", "search", "score", "encode", "evaluate", "export")
         ]
     ),
+    ["pose", "--help"],
+    *([["pose", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
     ["fmri", "--help"],
     *([["fmri", verb, "--help"] for verb in ("demo", "fit", "predict", "encode", "explain", "evaluate", "export")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),

@@ -70,7 +70,9 @@ def _model(which: str, size: int, frames: int) -> Any:
         return PeerSwift((size,) * 3, frames, DIM, DEPTHS, HEADS, WINDOW)
     from pipelines.fmri.models.swift import Swift, SwiftConfig
 
-    return Swift(SwiftConfig(image=(size,) * 3, frames=frames, dim=DIM, depths=DEPTHS, heads=HEADS, window=WINDOW))
+    return Swift(
+        SwiftConfig(image=(size, size, size), frames=frames, dim=DIM, depths=DEPTHS, heads=HEADS, window=WINDOW)
+    )
 
 
 def _scan(size: int, frames: int):

@@ -19,10 +19,11 @@ from core_attention.kernels import _inspect, ops
 from pipelines.classify.models.transformer import SeriesTransformer
 from pipelines.denoise.models.hsdt import make
 from pipelines.domains import DOMAINS
+from pipelines.fmri.models.swift import Swift, SwiftConfig, SwiftNet
 from pipelines.forecast.models import build_model
 from pipelines.forecast.options import MODELS, ArchOptions
-from pipelines.fmri.models.swift import Swift, SwiftConfig, SwiftNet
 from pipelines.match.models.smith import Smith, SmithConfig
+from pipelines.pose.models.convformer import ConvFormer
 from pipelines.superres.models.cfsr import CFSR
 from pipelines.transcribe.models.recogniser import Recogniser
 
@@ -125,6 +126,16 @@ def _brain(attention: str) -> Callable[[], Made]:
     return make
 
 
+def _lifter(attention: str) -> Callable[[], Made]:
+    """A small ConvFormer on windows of three frames."""
+
+    def make() -> Made:
+        model = ConvFormer(frames=3, dim=8, heads=2, kernels=(3,), attention=attention)
+        return model, (torch.randn(2, 3, 17, 2),)
+
+    return make
+
+
 #: Domain -> paths. A mixer by auto-correlation launches the aggregate; its gradients are the aggregate again (values,
 #: query, key) and one correlation (weights).
 PATHS: dict[str, tuple[Path, ...]] = {
@@ -190,6 +201,8 @@ PATHS: dict[str, tuple[Path, ...]] = {
         ),
         Path("swift, softmax", _brain("softmax"), {}, {}),
     ),
+    # ConvFormer is torch's own operators throughout.
+    "pose": (Path("convformer", _lifter("dynamic_conv"), {}, {}),),
     # VSFormer and LMUFormer are torch's own operators throughout.
     "classify": (
         Path(
