@@ -129,7 +129,7 @@ def joints_of(m: PoseLifter, inputs: Any) -> list[Clip]:
     deep = [clip.name for clip in clips if clip.dims == 3]
     if deep:
         raise InputError("poses in space where joints of images are needed", where=deep[0], found="3 coordinates",
-                         expected="keypoints of a detector", cure="`pipelines pose evaluate` measures motion")  # fmt: skip
+                         expected="keypoints of a detector", cure="evaluate measures motion")  # fmt: skip
     return clips
 
 
