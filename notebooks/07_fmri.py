@@ -20,7 +20,7 @@
 from pipelines import BrainModel
 from pipelines.fmri.predict import unseen
 
-model = BrainModel()
+model = BrainModel(baselines=("svm", "lda", "majority"))
 model.adopt_shipped()
 study = unseen(model, "haxby")
 print(study.name, [run.name for run in study.recordings])
@@ -35,7 +35,7 @@ for name, figures in {"swift": found.metrics, **found.baselines}.items():
     print(f"{name:10} accuracy {figures['accuracy']:.3f}  AUROC {figures['auroc']:.3f}")
 
 # %%
-figure = found.plot()
+found.plot()
 
 # %% [markdown]
 # One run over time: the probability of each category, volume by volume, with what was shown framed. Every step that was
@@ -48,7 +48,7 @@ for note in answer.notes:
     print("-", note)
 
 # %%
-course = answer.plot()
+answer.course(answer.runs[0])
 
 # %% [markdown]
 # Which voxels spoke for a house, as an image on the scan's own grid. `pipelines fmri explain` writes such maps as a BIDS
@@ -61,7 +61,7 @@ print(maps)
 print(f"sum of the map {one.mean.sum():.3f}, difference of the logits {one.difference:.3f}")
 
 # %%
-drawn = maps.plot()
+maps.plot()
 
 # %% [markdown]
 # Your own scans: a NIfTI file, a folder, a BIDS data set. With `participants.tsv` a column is told of whole subjects:
