@@ -72,3 +72,17 @@ def brain_folder(tmp_path_factory: pytest.TempPathFactory, haxby_folder: pathlib
     model = BrainModel(**BrainModel.check_kit()["params"], threads=1).fit(haxby_folder)
     torch.set_num_threads(before)
     return model.save(tmp_path_factory.mktemp("fmri") / "model")
+
+
+@pytest.fixture(scope="session")
+def lifter_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small lifter as ``save`` keeps it, hardly trained."""
+    import torch
+
+    from pipelines import PoseLifter
+
+    before = torch.get_num_threads()
+    kit = PoseLifter.check_kit()
+    lifter = PoseLifter(**kit["params"], threads=1).fit(kit["data"])
+    torch.set_num_threads(before)
+    return lifter.save(tmp_path_factory.mktemp("pose") / "lifter")

@@ -209,7 +209,7 @@ class Maps(Result):
     def _figure(self, one: BrainMap) -> Figure:
         from pipelines.fmri.brain_pictures import map_figure
 
-        title = f"{one.recording.name}: {one.label}, signed mean of {one.windows:,} windows"
+        title = f"{one.label}: mean of {one.windows:,} windows"
         return map_figure(one.mean, one.background, one.scan.affine, title=title, unit=self.facts.unit)
 
     def fill_report(self, report: Report) -> None:
