@@ -51,7 +51,7 @@ for note in answer.notes:
 answer.course(answer.runs[0])
 
 # %% [markdown]
-# Which voxels spoke for a house, as an image on the scan's own grid. `pipelines fmri explain` writes such maps as a BIDS
+# Which voxels spoke for a house, as an image on the scan's own grid. `pipelines fmri explain` writes maps as a BIDS
 # derivative; here they lie in memory. The sum of a map is the mean difference of the logits that it explains.
 
 # %%

@@ -54,8 +54,9 @@ def main(source: str) -> None:
         ("haxby-brain", "whole brain at 25 mm", brains),
     ):
         path = FOLDER / f"{name}.zip"
-        path.write_bytes(_archive(found, note))
-        sys.stdout.write(f"{name}: {path.stat().st_size:,} bytes, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+        content = _archive(found, note)
+        path.write_bytes(content)
+        sys.stdout.write(f"{name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}\n")
 
 
 def _labels(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -77,9 +78,7 @@ def _events(labels: np.ndarray) -> list[tuple[float, float, str]]:
 def _check_onsets(folder: pathlib.Path, events: list[tuple[float, float, str]]) -> None:
     key = (folder.parents[4] / "models/model001/condition_key.txt").read_text().split("\n")
     names = {row.split()[1]: row.split()[2] for row in key if row}
-    onsets = sorted(
-        (*map(float, path.read_text().split()[:2]), names[path.stem]) for path in folder.glob("cond*.txt")
-    )
+    onsets = sorted((*map(float, path.read_text().split()[:2]), names[path.stem]) for path in folder.glob("cond*.txt"))
     if onsets != sorted(events):
         raise SystemExit(f"{folder}: {onsets} is not {events}")
 
@@ -93,7 +92,8 @@ def _archive(runs: dict[int, tuple[np.ndarray, np.ndarray, list]], note: str) ->
         def add(name: str, content: bytes) -> None:
             archive.writestr(zipfile.ZipInfo(name, (2001, 9, 28, 0, 0, 0)), content)
 
-        add("dataset_description.json", json.dumps({**_CREDIT, "Name": f"{_CREDIT['Name']}: {note}"}, indent=1).encode())
+        named = {**_CREDIT, "Name": f"{_CREDIT['Name']}: {note}"}
+        add("dataset_description.json", json.dumps(named, indent=1).encode())
         add("participants.tsv", b"participant_id\nsub-1\n")
         add(f"task-{TASK}_bold.json", json.dumps({"RepetitionTime": TR, "TaskName": "object viewing"}).encode())
         for number, (voxels, affine, events) in runs.items():
