@@ -105,7 +105,7 @@ def _summary(m: PoseLifter, clips: list[Clip], tallies: dict[str, Tally], notes:
         counts={"frames": own.frames, "clips": len(clips), "cameras": v.cameras},
         provenance=m.provenance(f"{len(clips)} clips"),
         intervals={
-            name: (pair[0], pair[1]) for name, pair in own.intervals(seed=m.seed).items() if name in figures[m.model]
+            name: (span.lo, span.hi) for name, span in own.intervals(seed=m.seed).items() if name in figures[m.model]
         },
         baselines={name: figures[name] for name in ("linear", "mean")},
         details=details,

@@ -162,6 +162,7 @@ def test_what_is_measured_was_not_learned_from(m: PoseLifter, clips: list[Clip])
     seen = view_of(m, fresh, 0)
     points = engine.lift(m, m.state, model_input(seen.joints)[0])[0]
     assert found.metrics["mpjpe"] == pytest.approx(mpjpe(points, seen.truth))
+    assert found.intervals == {}  # one clip alone
     known = [clip for clip in clips[:3] if identity(clip) in set(m.state.trained.tolist())]
     with pytest.raises(NothingToMeasure, match="no clip is left to measure"):
         m.evaluate(known)
@@ -189,6 +190,9 @@ def test_it_learns_more_than_the_mean_pose(clips: list[Clip]) -> None:
         threads=1,
     )
     found = lifter.fit([clip for clip in clips if clip.action in ("walk", "run", "dance_a", "dance_b", "jump")])
+    measured = found.evaluate([clip for clip in clips if clip.action in ("walk", "punch", "kick")])
+    low, high = measured.intervals["mpjpe"]
+    assert low < measured.metrics["mpjpe"] < high
     measured = found.evaluate([clip for clip in clips if clip.action == "walk"])
     assert measured.metrics["mpjpe"] < 0.95 * measured.baselines["mean"]["mpjpe"]
 
