@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Bodies in space from joints in the image
 #
-# ConvFormer lifts the 2-D joints that a detector found to 3-D poses, window by window. A small model for windows of nine
-# frames ships, trained on twelve embedded motions of one body; three motions were held out. Everything here is one command
-# too: `pipelines pose`.
+# ConvFormer lifts the 2-D joints that a detector found to 3-D poses, window by window. A small model for windows of
+# nine frames ships, trained on twelve embedded motions of one body; three motions were held out. Everything here is one
+# command too: `pipelines pose`.
 
 # %%
 from pipelines import PoseLifter
