@@ -190,5 +190,5 @@ def test_targets_that_cannot_be_are_refused(people: dict[str, str], column: str,
 
 
 def test_a_study_without_a_table_says_so() -> None:
-    with pytest.raises(InputError, match=r"no table of people.*--data\.table FILE"):
+    with pytest.raises(InputError, match=r"no table of people.*--study\.table FILE"):
         subject_targets(Study("s", "bids", (Recording("a", None, "1"),)), "sex")

@@ -146,7 +146,7 @@ def prepared(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_derivatives_are_read_in_one_space_with_the_events_of_the_raw_data(prepared: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=r"several spaces.*MNI_res-1, MNI_res-2, T1w.*--data\.space"):
+    with pytest.raises(InputError, match=r"several spaces.*MNI_res-1, MNI_res-2, T1w.*--study\.space"):
         open_study(prepared)
     with pytest.raises(InputError, match="several resolutions of a space"):
         open_study(prepared, StudyOptions(space="MNI"))
@@ -187,7 +187,7 @@ def test_several_pipelines_and_kinds_are_listed(prepared: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"several pipelines.*other, xcp_d"):
         open_study(prepared)
     put(prepared, "derivatives/xcp_d/sub-01/func/sub-01_task-view_space-T1w_desc-smoothed_bold.nii.gz")
-    with pytest.raises(InputError, match=r"several kinds of runs.*denoised, smoothed.*--data\.desc"):
+    with pytest.raises(InputError, match=r"several kinds of runs.*denoised, smoothed.*--study\.desc"):
         open_study(prepared / "derivatives/xcp_d")
     study = open_study(prepared / "derivatives/xcp_d", StudyOptions(desc="smoothed"))
     assert len(study.recordings) == 1

@@ -104,7 +104,7 @@ def test_registry_messages() -> None:
     assert spec("auto_correlation").complexity == "L log L"
     assert spec("softmax").summary.startswith("Multi-head attention")
     assert option_names("auto_correlation") == ["factor", "lags", "qkv_bias"]
-    assert names(grid=3) == ["guided_spectral"]
+    assert names(grid=3) == ["guided_spectral", "window_nd"]
     assert "large_kernel" in names(grid=2)
     with pytest.raises(MechanismError, match="did you mean auto_correlation"):
         get("autocorrelation")
