@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ConfigError, InputError
 from pipelines.fmri.derivative import BrainMap, MapFacts
-from pipelines.fmri.explain import baseline_window, integrated_gradients
+from pipelines.fmri.explain import Attribution, baseline_window, integrated_gradients
 from pipelines.fmri.map_sums import MapSums
 from pipelines.fmri.maps import Maps
 from pipelines.fmri.material import Shelf, open_source
@@ -72,7 +72,6 @@ def _maps_of(
     m: BrainModel, one: Opened, wanted: tuple[str, ...], steps: int, baseline: Any, most: int, notes: list[str]
 ) -> list[BrainMap]:
     """The maps of one run."""
-    from pipelines.fmri import engine
     from pipelines.training.distributed import resolve_device
 
     fitted, run = m.state, one.run
@@ -87,14 +86,17 @@ def _maps_of(
     sums = MapSums(fitted.grid)
     held = max(1, _AT_ONCE // int(np.prod(shape)))
     module = fitted.module.to(device)
-    single = bool(fitted.classes) and getattr(module.output_head, "head", None) is not None and _outputs(module) == 1
+    single = bool(fitted.classes) and _outputs(module) == 1
     for low in range(0, len(chosen), 16):
         part = chosen[low : low + 16]
         x = torch.from_numpy(shelf.windows([0] * len(part), [place for place, _ in part], fitted.frames)).to(device)
         target = 0 if single or not fitted.classes else [fitted.classes.index(name) for _, name in part]
         found = integrated_gradients(module, x, start, target=target, steps=steps, batch=held)
+        if single:  # one logit speaks for the second class; against it is for the first
+            sign = torch.tensor([1.0 if name == fitted.classes[1] else -1.0 for _, name in part], device=device)
+            turned = found.values * sign.view(-1, 1, 1, 1, 1)
+            found = Attribution(turned, found.difference * sign, found.gap * sign)
         sums.add_all([name for _, name in part], found)
-    del engine
     mean = _mean_volume(one)
     answer = []
     for label in sums.labels:

@@ -17,10 +17,11 @@ from pipelines import BrainModel, load
 from pipelines.data.datasets.brain_study import open_study
 from pipelines.errors import ConfigError, InputError, NothingToMeasure
 from pipelines.fmri import engine
-from pipelines.fmri.material import Shelf, identity, read_material, window_at
+from pipelines.fmri.material import Shelf, identity, open_source, read_material, window_at
 from pipelines.fmri.metrics import class_figures
 from pipelines.fmri.options import ArchOptions, SplitOptions
 from pipelines.fmri.parts import parts_of
+from pipelines.fmri.predict import opened
 from pipelines.fmri.training import Labelled
 from pipelines.training.options import TrainOptions
 
@@ -239,6 +240,25 @@ def test_released_layout_encodes_and_tells(tmp_path: pathlib.Path) -> None:
     told = model.predict(values)
     assert told.classes == ("0", "1")
     assert len(told.of("run")) == 1
+
+
+def test_one_logit_speaks_for_one_class_and_against_the_other(tmp_path: pathlib.Path) -> None:
+    from pipelines.fmri.models.swift import ClassHead, Swift, SwiftConfig, SwiftNet
+
+    config = SwiftConfig(image=(12, 12, 12), frames=4, dim=12, depths=(1,), heads=(3,))
+    net = SwiftNet(Swift(config), ClassHead(config.features, 1))
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "released.ckpt")
+    model = BrainModel.from_official(tmp_path / "released.ckpt")
+    values = np.random.default_rng(0).normal(50, 5, (12, 12, 12, 4)).astype(np.float32)
+    one = opened(model, open_source(model, values).recordings[0])
+    logits = engine.scores_of(model, model.state, Shelf([one.run], 1 << 30), [0], [0])
+    with torch.no_grad():
+        gain = logits[0, 1] - float(model.state.module(torch.zeros(1, 1, 12, 12, 12, 4)))
+    name = model.predict(values).of("run")[0].predicted
+    found = model.explain(values, steps=8).maps[0]
+    assert found.label == name
+    assert found.difference == pytest.approx(gain if name == "1" else -gain, rel=1e-3)
+    assert found.mean.sum() == pytest.approx(found.difference, rel=0.05, abs=1e-3)
 
 
 # Maps -----------------------------------------------------------------------------------------------------------------
