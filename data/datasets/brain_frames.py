@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sys
 import zipfile
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def is_frames(source: object) -> bool:
     return folder.is_dir() and ((folder / _BLOB).is_file() or any(folder.glob("frame_*.pt")))
 
 
-class Frames:
+class Frames(ABC):
     """The volumes of a prepared run, read one at a time.
 
     Args:
@@ -66,11 +67,11 @@ class Frames:
     dtype: str
     scale: float = 1.0
 
+    @abstractmethod
     def volume(self, index: int) -> NDArray[Any]:
         """One volume (X, Y, Z) as stored."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most keep nothing open
         """Nothing stays open."""
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -46,7 +47,16 @@ _LAYOUT = (
     'arrays "SUBJECT/ACTION" (frames, 32 or 17 joints, 3) in m, world frame, '
     'or "SUBJECT/ACTION/CAMERA" (frames, 17, 2) in px'
 )
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, ValueError, MemoryError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, ValueError, MemoryError),
+    *(
+        SyntaxError,
+        tokenize.TokenError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ),  # of headers that are no Python values
+)
 
 
 def read_h36m(

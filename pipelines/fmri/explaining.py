@@ -61,11 +61,18 @@ def explain(m: BrainModel, inputs: Any, labels: tuple[str, ...], steps: int, bas
         steps=steps,
         stored="" if m.grid.voxel is None else "maps were resampled back to the scan's own voxels",
     )
-    source = study.recordings[0].source
-    root = None
-    if isinstance(inputs, (str, Path)) and Path(inputs).is_dir() and isinstance(source, Path):
-        root = Path(inputs)
-    return Maps(m.model, m.provenance(study.name), facts, maps, source=root, failed=failed, told=(*told, *notes))
+    given = inputs[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else inputs
+    root = Path(given) if isinstance(given, (str, Path)) and Path(given).is_dir() else None
+    return Maps(
+        m.model,
+        m.provenance(study.name),
+        facts,
+        maps,
+        source=root,
+        overwrite=m.run.overwrite,
+        failed=failed,
+        told=(*told, *notes),
+    )
 
 
 def _maps_of(

@@ -80,6 +80,12 @@ def test_encode_and_explain(
         assert json.loads(one.with_name(one.name.replace(".nii.gz", ".json")).read_text())
     again = command(f"{line} --quiet -o maps/")
     assert again.code == 2
+    replaced = command(f"{line.replace(str(path), str(haxby_folder))} --labels face --overwrite --quiet -o maps/")
+    assert replaced.code == 0, replaced.err
+    about = json.loads(next((tmp_path / "maps").rglob("dataset_description.json")).read_text())
+    assert haxby_folder.name in json.dumps(about["SourceDatasets"])
+    shutil.rmtree(tmp_path / "maps")
+    assert command(f"{line} --quiet -o maps/").code == 0
     assert len(sorted((tmp_path / "maps").rglob("*.nii.gz"))) == 4
 
 
