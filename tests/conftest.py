@@ -86,3 +86,17 @@ def lifter_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     lifter = PoseLifter(**kit["params"], threads=1).fit(kit["data"])
     torch.set_num_threads(before)
     return lifter.save(tmp_path_factory.mktemp("pose") / "lifter")
+
+
+@pytest.fixture(scope="session")
+def world_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small world model as ``save`` keeps it, hardly trained."""
+    import torch
+
+    from pipelines import WorldModel
+
+    before = torch.get_num_threads()
+    kit = WorldModel.check_kit()
+    world = WorldModel(**kit["params"], threads=1).fit(kit["data"])
+    torch.set_num_threads(before)
+    return world.save(tmp_path_factory.mktemp("world") / "world")

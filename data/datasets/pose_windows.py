@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from pipelines.data.datasets.pose_types import Clip
 from pipelines.data.errors import InputError
 
-__all__ = ["PoseWindows", "WindowBatch", "centre_windows", "mixed_rates", "pad_edges", "resample", "window_frames"]
+__all__ = [
+    "PoseWindows",
+    "WindowBatch",
+    "centre_windows",
+    "frame_step",
+    "mixed_rates",
+    "pad_edges",
+    "resample",
+    "window_frames",
+]
 
 
 def window_frames(frames: int, length: int, stride: int = 1, latency: int | None = None) -> NDArray[np.int64]:
@@ -211,13 +220,13 @@ def resample(clip: Clip, fps: float) -> Clip:
         raise InputError("no such frame rate", where="fps", found=fps, expected=expected)
     if fps == clip.fps or not clip.frames:
         return clip if fps == clip.fps else clip.but(fps=float(fps))
-    step = _step(clip.fps / fps)
+    step = frame_step(clip.fps / fps)
     count = int(np.floor((clip.frames - 1) / step + 1e-6)) + 1
     if count > 10_000_000:
         raise InputError("too many frames", where=clip.name, found=count, expected="10,000,000 at most")
     at = np.minimum(np.arange(count) * step, clip.frames - 1)
     near = np.round(at)
-    at = np.where(np.abs(at - near) < 1e-6 * np.maximum(1.0, near), near, at)  # whole frames are taken, not mixed
+    at = np.where(np.abs(at - near) < 1e-6, near, at)  # whole frames are taken, not mixed
     low = np.floor(at).astype(np.int64)
     high, share = np.minimum(low + (at > low), clip.frames - 1), np.asarray(at - low, np.float64)
     there = clip.valid[low] & clip.valid[high]
@@ -236,8 +245,13 @@ def resample(clip: Clip, fps: float) -> Clip:
     return clip.but(note, points=points, valid=there, confidence=sure, fps=float(fps))
 
 
-def _step(ratio: float) -> float:
-    """Old frames a new one; files round frame times (0.0083333 s), so a ratio within 1e-4 of a whole is it."""
+def frame_step(ratio: float) -> float:
+    """Old frames a new one; files round frame times (0.0083333 s), so a ratio within 1e-4 of a whole is it.
+
+    Example:
+        >>> frame_step(119.999 / 30), frame_step(24.9999 / 50), frame_step(25 / 30) == 25 / 30
+        (4.0, 0.5, True)
+    """
     for whole, value in ((round(ratio), ratio), (round(1 / ratio), 1 / ratio)):
         if whole and abs(value / whole - 1) < 1e-4:
             return float(whole) if value == ratio else 1 / whole

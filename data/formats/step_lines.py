@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipelines.data.errors import InputError
 from pipelines.data.formats.labelled_roles import nearest
 
-__all__ = ["ID_NAMES", "Lines", "Step", "read_steps"]
+__all__ = ["ID_NAMES", "Lines", "Step", "read_steps", "text_lines"]
 
 #: Columns that name the series of a step, unless the model has a variable of that name.
 ID_NAMES = ("id", "series", "series_id", "unique_id", "case_id")
@@ -73,7 +73,7 @@ def read_steps(
     """
     layout: _Table | _Json | None = None
     begins, none = True, True
-    for number, line in _texts(file, source):
+    for number, line in text_lines(file, source):
         where = f"{source}, line {number}"
         if not line.strip() and not (isinstance(layout, _Table) and layout.separator == "\t" and "\t" in line):
             begins = True  # but a line of nothing but tabs is a step without a value
@@ -93,8 +93,17 @@ def read_steps(
         )
 
 
-def _texts(file: Lines, source: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end)."""
+def text_lines(file: Lines, source: str) -> Iterator[tuple[int, str]]:
+    r"""Lines of a file as they come: (number from 1, line without its end), none longer than a MiB.
+
+    Raises:
+        InputError: a line that is too long or no text.
+
+    Example:
+        >>> import io
+        >>> list(text_lines(io.BytesIO(b"1,2\r\n3,4"), "steps.csv"))
+        [(1, '1,2'), (2, '3,4')]
+    """
     number = 0
     while line := file.readline(_LONGEST + 1):
         number += 1

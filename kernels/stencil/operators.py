@@ -67,8 +67,14 @@ def _backward(
         found = tuple(by_name.get(name) for name in operands)
     else:
         found = module.stencil_backward(grad, u, coefficients, source, gate, dilations, steps, boundary)
-    first, second, third, fourth = (u.new_empty(0) if tensor is None else tensor.contiguous() for tensor in found)
+    first, second, third, fourth = (u.new_empty(0) if tensor is None else _own(tensor, grad) for tensor in found)
     return first, second, third, fourth
+
+
+def _own(tensor: Tensor, grad: Tensor) -> Tensor:
+    """Contiguous and not the incoming gradient itself, which autograd hands on as that of an added source."""
+    made = tensor.contiguous()
+    return made.clone() if made.data_ptr() == grad.data_ptr() else made
 
 
 stencil_op: Any = torch.library.custom_op("pipelines::stencil", _stencil, mutates_args=())

@@ -122,6 +122,10 @@ class Output:
                 config = self.home / "config.yaml"
                 new = [*new[:-2], self.home, self.training_folder]
             yield
+            if self.reserve:  # a run that kept nothing but the file it was asked for
+                for path in (self.home, self.home.parent):
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
         except BaseException:
             if not self.resumed and not self.can_go_on():
                 if self.started and not had_config:

@@ -50,7 +50,7 @@ class StreamOptions:
     every: int = 1
     """answer after every N steps of a series, and always after its last"""
     output: str | None = None
-    """FILE.jsonl for the answers instead of standard output; FILE.jsonl.partial until the end"""
+    """FILE.jsonl for the answers instead of standard output; FILE.jsonl.partial until the end; pose: FILE.npz too"""
     overwrite: bool = False
     """replace an output that exists"""
     quiet: bool = False
@@ -71,7 +71,8 @@ def build_parser(cls: type[Pipeline], verb: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML with any of the options below; flags override it")
     streams = verb in cls.streams
     if streams:
-        parser.add_argument("inputs", nargs="+", type=str, help=HEARD if listens(cls, verb) else STREAMED)
+        taken = getattr(method, "takes", HEARD if listens(cls, verb) else STREAMED)
+        parser.add_argument("inputs", nargs="+", type=str, help=taken)
     elif is_positional(cls, verb):
         parser.add_argument("inputs", nargs="+", type=str, help="files, or names from `pipelines list`")
     elif takes_archive(cls, verb):
@@ -103,7 +104,7 @@ def is_positional(cls: type[Pipeline], verb: str) -> bool:
 
 
 def listens(cls: type[Pipeline], verb: str) -> bool:
-    """Whether a verb streams sound, not steps: its method has a pace, ``realtime``.
+    """Whether a verb listens (to sound, or what its method ``takes``), not steps: its method has a pace, ``realtime``.
 
     Example:
         >>> from pipelines.domains import pipeline_class

@@ -62,7 +62,11 @@ class StepStream(Protocol):
 
 
 class SoundStream(Protocol):
-    """What a domain's listening method gives: it takes whole sources and tells events as they arise."""
+    """What a domain's listening method gives: it takes whole sources and tells events as they arise.
+
+    What the sources are, where they are no sound, the method says in its attribute ``takes``. ``gather(lines, target)``
+    turns the written events into a file of one of the endings that ``Pipeline.endings`` has for the verb.
+    """
 
     def events(self, source: str, say: Callable[[str], None], /) -> Iterator[dict[str, Any]]:
         """JSON-ready events of a file, standard input (``-``) or a microphone, and notes to `say`."""
@@ -108,6 +112,7 @@ def run_stream(cls: type[Pipeline], verb: str, argv: list[str]) -> int:
     method = getattr(pipeline, cls.verbs[verb])
     own = {name: values[name] for name in inspect.signature(method).parameters if name not in params}
     stream: Any = method(**own)
+    sink.gather = getattr(stream, "gather", None)
     kind = _Hearer if listens(cls, verb) else _Teller
     teller = kind(stream, sink, options.every, run.say)
     try:
@@ -139,11 +144,18 @@ def _checked(cls: type[Pipeline], verb: str, options: StreamOptions, sources: Se
     if options.every < 1:
         raise ConfigError("must be at least 1", where="--every", found=options.every)
     for source in sources:
-        if listens(cls, verb):
+        if hasattr(getattr(cls, cls.verbs[verb]), "takes"):
+            _check_there(source)
+        elif listens(cls, verb):
             _check_sound(source)
         elif source != "-" and Path(source).suffix.lower() in LINE_ENDINGS:
             check_file(Path(source))
-    return _Sink.plan(options)
+    return _Sink.plan(options, cls.endings.get(verb, ()))
+
+
+def _check_there(source: str) -> None:
+    if source != "-" and not Path(source).exists():
+        raise InputError("no such file", where=source, cure="check the path")
 
 
 def _check_sound(source: str) -> None:
@@ -341,10 +353,11 @@ class _Sink:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.gather: Callable[[Path, Path], None] | None = None  # makes another file of the lines
         self._file: TextIO | None = None
 
     @classmethod
-    def plan(cls, options: StreamOptions) -> _Sink:
+    def plan(cls, options: StreamOptions, gathered: Sequence[str] = ()) -> _Sink:
         """Refuse an output that exists or cannot be written, before any work.
 
         Raises:
@@ -354,11 +367,12 @@ class _Sink:
 
         if options.output is None:
             return cls(None)
-        if Path(options.output).suffix not in OUTPUT_ENDINGS:
+        endings = (*OUTPUT_ENDINGS, *gathered)
+        if Path(options.output).suffix not in endings:
             raise ConfigError(
                 "answers of a stream are lines of JSON",
                 where=f"--output {options.output}",
-                expected=" or ".join(f"FILE{ending}" for ending in OUTPUT_ENDINGS),
+                expected=" or ".join(f"FILE{ending}" for ending in endings),
             )
         sink = cls(prepare_output(options.output, overwrite=options.overwrite))
         if not options.overwrite and sink.partial.exists():
@@ -404,8 +418,11 @@ class _Sink:
             if kind is None:
                 os.fsync(self._file.fileno())
             self._file.close()
-            if kind is None:
+            if kind is None and self.path.suffix in OUTPUT_ENDINGS:
                 self.partial.replace(self.path)
+            elif kind is None and self.gather is not None:
+                self.gather(self.partial, self.path)
+                self.partial.unlink()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ConfigError
 from pipelines.evaluation import plots as house
+from pipelines.evaluation.films import FASTEST, FILM_ENDINGS, write_gif, write_mp4
 from pipelines.pose import body, films
 from pipelines.pose.tracks import AXES, Track
 
@@ -26,11 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDINGS", "Painter", "Timing", "animate", "timing"]
 
-ENDINGS = (".gif", ".mp4")
+ENDINGS = FILM_ENDINGS
 Pixels = NDArray[np.uint8]
 _ASSUMED = 25.0  # Hz, where the frame rate is not known
 _SLOWEST = 1.0
-_FASTEST = {".gif": 25.0, ".mp4": 60.0}  # pictures a second; viewers slow GIFs with shorter delays down
 _SIZES = (160, 4000)  # px, of the width
 _DOTS = 100
 
@@ -85,7 +86,7 @@ def timing(frames: int, fps: float | None, kind: str, *, seconds: float | None =
     if fps is None or fps < _SLOWEST:
         why = "the frame rate is not known" if fps is None else f"{fps:g} Hz is too slow to watch"
         notes.append(f"{why}: played at {played:g} frames a second")
-    wanted = min(played, _FASTEST[kind])
+    wanted = min(played, FASTEST[kind])
     if kind == ".gif":
         rate = Fraction(100, max(4, round(100 / wanted)))
     else:
@@ -272,7 +273,8 @@ def animate(
     target = Path(path)
     plan = timing(track.frames, track.fps, target.suffix.lower(), seconds=seconds)
     painter = Painter(track, width=width, turn=turn)
-    write = films.write_gif if target.suffix.lower() == ".gif" else films.write_mp4
+    gif = target.suffix.lower() == ".gif"
+    write = functools.partial(write_gif, palette=films.palette()) if gif else write_mp4
     told: list[str] = []
     about = told_inside(track)
 

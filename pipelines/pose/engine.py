@@ -27,7 +27,7 @@ from pipelines.training.randomness import derive_seed
 if TYPE_CHECKING:
     from pipelines.pose.pipeline import PoseLifter
 
-__all__ = ["Fitted", "build", "fit", "lift", "restore"]
+__all__ = ["Fitted", "build", "fit", "lift", "lift_windows", "restore"]
 
 _BATCH = 256  # windows that are lifted at once
 _LINEAR = 8  # batches of 1,024 windows that the linear lifter is fitted on
@@ -175,31 +175,38 @@ def _both(fitted: Fitted, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
     mirror = list(skeleton(SKELETON).mirror)
     other = x[:, :, mirror].copy()
     other[..., 0] *= -1
-    turned = _answers(fitted, other)[:, mirror]
+    answers, turned = np.split(_answers(fitted, np.concatenate([x, other])), 2)
+    turned = turned[:, mirror]
     turned[..., 0] *= -1
-    return _answers(fitted, x), turned
+    return answers, turned
+
+
+def lift_windows(fitted: Fitted, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The poses of the centre frames of windows (N, T, J, 3): (N, J, 3) m relative to the root, and (N, J) mm that each
+    joint may be off. Of windows and their mirror images the mean is taken.
+    """
+    root = skeleton(SKELETON).root
+    spread = fitted.spread.numpy()
+    one, other = _both(fitted, windows)
+    apart = 1000 * np.linalg.norm(one - other, axis=-1)
+    mean = (one + other) / 2
+    return mean - mean[:, root : root + 1], np.sqrt(spread[:-1] ** 2 + (spread[-1] * apart) ** 2)
 
 
 def lift(m: PoseLifter, fitted: Fitted, joints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The pose of every frame of joints (T, J, 3): (T, J, 3) m relative to the root, and mm that it may be off (T, J).
 
-    The first and last frames are repeated so that every frame is in the middle of a window. Of windows and their mirror
-    images the mean is taken. Memory does not grow with T beyond the answer.
+    The first and last frames are repeated so that every frame is in the middle of a window. Memory does not grow with T
+    beyond the answer.
     """
-    root = skeleton(SKELETON).root
     points = np.empty((len(joints), joints.shape[1], 3), np.float32)
     sigma = np.empty(points.shape[:2], np.float32)
     half = fitted.module.config.frames // 2
-    spread = fitted.spread.numpy()
     for low in range(0, len(joints), 1024):
         high = min(low + 1024, len(joints))
         first, last = max(0, low - half), min(len(joints), high + half)
         windows = centre_windows(joints[first:last], fitted.module.config.frames)[low - first : high - first]
-        one, other = _both(fitted, windows)
-        apart = 1000 * np.linalg.norm(one - other, axis=-1)
-        mean = (one + other) / 2
-        points[low:high] = mean - mean[:, root : root + 1]
-        sigma[low:high] = np.sqrt(spread[:-1] ** 2 + (spread[-1] * apart) ** 2)
+        points[low:high], sigma[low:high] = lift_windows(fitted, windows)
     return points, sigma
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pipelines.base import Evaluation
 from pipelines.data.formats.pose_source import PoseReading
@@ -25,8 +25,10 @@ from pipelines.training.options import TrainOptions
 from pipelines.values import as_options
 
 if TYPE_CHECKING:
+    from pipelines.pose.converting import Converted
     from pipelines.pose.engine import Fitted  # noqa: F401 - the state named below
     from pipelines.pose.result import Poses
+    from pipelines.pose.streaming import LivePoses
 
 __all__ = ["PoseLifter"]
 
@@ -50,6 +52,8 @@ class PoseLifter(FittedPipeline["Fitted"]):
         views: cameras and noise (a ViewOptions, or a dict).
         split: what is learned from and measured on (a SplitOptions, or a dict).
         focal: focal length in px of the camera of what is lifted; with it the root's place is told too.
+        detections: whose joints of Human3.6M's images are used: NAME of data_2d_h36m_NAME.npz (gt, cpn_ft_h36m_dbb);
+            by default exact projections.
         train: how the model is fitted (a TrainOptions, or a dict of its fields).
         device: auto, cpu, cuda, cuda:N or mps.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
@@ -67,9 +71,17 @@ class PoseLifter(FittedPipeline["Fitted"]):
     domain: ClassVar[str] = "pose"
     engine: ClassVar[str] = "pipelines.pose.engine"
     summary: ClassVar[str] = "Lift 2-D joints (COCO, OpenPose, MediaPipe, MMPose, CSV) to 3-D poses."
-    endings: ClassVar[Mapping[str, tuple[str, ...]]] = {"predict": (".npz", ".json", ".csv", ".bvh", ".gif", ".mp4")}
-    together: ClassVar[frozenset[str]] = frozenset({"predict"})
-    call_time: ClassVar[frozenset[str]] = frozenset({"read", "motion", "views", "split", "focal", "train"})
+    verbs: ClassVar[Mapping[str, str]] = {"convert": "convert", "stream": "stream"}
+    streams: ClassVar[Mapping[str, str]] = {"stream": "pipelines pose fit --data MOTION -o model/"}
+    endings: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "predict": (".npz", ".json", ".csv", ".bvh", ".gif", ".mp4"),
+        "convert": (".npz", ".json", ".csv", ".bvh"),
+        "stream": (".npz",),
+    }
+    together: ClassVar[frozenset[str]] = frozenset({"predict", "convert"})
+    call_time: ClassVar[frozenset[str]] = frozenset(
+        {"read", "motion", "views", "split", "focal", "detections", "train"}
+    )
 
     def __init__(
         self,
@@ -84,6 +96,7 @@ class PoseLifter(FittedPipeline["Fitted"]):
         views: ViewOptions = ViewOptions(),  # noqa: B008 - frozen
         split: SplitOptions = SplitOptions(),  # noqa: B008 - frozen
         focal: float | None = None,
+        detections: str | None = None,
         train: TrainOptions = TRAINING,
         device: str = "auto",
         precision: str = "32-true",
@@ -100,6 +113,7 @@ class PoseLifter(FittedPipeline["Fitted"]):
         self.views = as_options(ViewOptions, views, "views")
         self.split = as_options(SplitOptions, split, "split")
         self.focal = focal
+        self.detections = detections
         self.train = as_options(TrainOptions, train, "train")
         self.device = device
         self.precision = precision
@@ -107,21 +121,23 @@ class PoseLifter(FittedPipeline["Fitted"]):
         self.threads = threads
 
     def fit(self, data: Any) -> Self:
-        """Learn from motion in space, seen by random cameras.
+        """Learn from motion in space, seen by random cameras; from Human3.6M by its protocol and its own cameras.
 
         Args:
             data: a name of the catalogue, a file or folder of motion capture, CMU's folder or archive, arrays (T, J, 3)
-                or clips.
+                or clips; or a folder with data_3d_h36m.npz and cameras.json.
 
         Raises:
             InputError: nothing that is motion in space.
             ConfigError: an option that does not exist or does not fit.
         """
         from pipelines.pose.engine import fit
+        from pipelines.pose.protocols import fit_human36m, human36m
 
         self._check()
         self.start_torch()
-        self._state, self._fitted = fit(self, data), True
+        folder = human36m(data)
+        self._state, self._fitted = fit(self, data) if folder is None else fit_human36m(self, folder), True
         return self
 
     def predict(self, inputs: Any) -> Poses:
@@ -139,6 +155,50 @@ class PoseLifter(FittedPipeline["Fitted"]):
         return predict(self, inputs)
 
     predict.fits_itself = True  # type: ignore[attr-defined]
+
+    def convert(
+        self, inputs: Any, to: str | None = None, form: Literal["npz", "json", "csv", "bvh"] = "npz"
+    ) -> Converted:
+        """Read joints of any format, 2-D or 3-D, and write them in another, on another skeleton where one is named.
+
+        Args:
+            inputs: files of joints or motion capture, folders, arrays, clips, or a list of these.
+            to: the skeleton: h36m17, coco17, coco18, body25, halpe26, mpi17, humaneva15 or deepmimic15, as far as a
+                table leads there; by default each file's own.
+            form: kind of the files where the output is a folder.
+
+        Raises:
+            InputError: nothing that is joints, no such skeleton or no way to it.
+        """
+        from pipelines.pose.converting import convert
+
+        return convert(self, inputs, to, form)
+
+    convert.fits_itself = True  # type: ignore[attr-defined]
+
+    def stream(self, *, delay: int | None = None, follow: bool = False, realtime: bool = False) -> LivePoses:
+        """Lift joints while they arrive: frames one by one in, poses some frames later out, in constant memory.
+
+        The result takes frames (``push``), an iterable of them (``run``), or a whole source (``events``). The frame
+        rate of the source is told by ``read.fps``, else taken to be the model's; another one is resampled.
+
+        Args:
+            delay: frames from a frame to its answer; by default half of the model's window, where answers are those of
+                predict; fewer: sooner, but less exact.
+            follow: wait for more lines at the end of a file that still grows, until interrupted.
+            realtime: take files at the pace at which their frames were seen.
+
+        Raises:
+            ConfigError: nothing is fitted and no weights ship for these arguments; a delay that does not exist.
+        """
+        from pipelines.pose.streaming import LivePoses
+
+        self._ready("stream")
+        return LivePoses(self, delay=delay, follow=follow, realtime=realtime)
+
+    stream.takes = (  # type: ignore[attr-defined]
+        "`-` for standard input, files with a frame of joints a line (.jsonl, .csv), or whole files that predict reads"
+    )
 
     def evaluate(self, data: Any) -> Evaluation:
         """Measure on motion that was not learned from, beside the linear lifter and the mean pose.

@@ -210,7 +210,7 @@ def write_bvh_files(path: Path, tracks: Sequence[Track], *, assumed: float = 25.
     return atomic_write_all(contents), notes
 
 
-def file_names(path: Path, tracks: Sequence[Track]) -> list[Path]:
+def file_names(path: Path, tracks: Sequence[Track | Clip]) -> list[Path]:
     """The path for one track; for several NAME and person before the ending, each name once.
 
     Example:

@@ -183,7 +183,7 @@ class Tally:
     def intervals(
         self, *, actions: bool = False, level: float = 0.95, replicates: int = _REPLICATES, seed: int = 0
     ) -> dict[str, Interval]:
-        """Percentile intervals: whole clips are drawn with replacement, since the frames of one clip are alike.
+        """Percentile intervals: whole clips are drawn with replacement, with all their views, as frames of one are alike.
 
         Args:
             actions: of `action_average` rather than of `figures`.
@@ -255,10 +255,13 @@ class Tally:
         if replicates < 2 or not 0 < level < 1:
             found = f"replicates {replicates}, level {level}"
             raise InputError("no such bootstrap", found=found, expected="replicates >= 2, 0 < level < 1")
-        number = len(self.clips)
+        # Views of one clip by several cameras are drawn together: they have the same name.
+        place = {name: number for number, name in enumerate(dict.fromkeys(clip.name for clip in self.clips))}
+        number = len(place)
         if number < 2:
             return {}
-        drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=replicates)
+        whole = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=replicates)
+        drawn = whole[:, [place[clip.name] for clip in self.clips]]
         names = [clip.action if actions else "" for clip in self.clips]
         member = np.array([[name == group for group in dict.fromkeys(names)] for name in names], np.float64)
         out = {}

@@ -37,7 +37,7 @@ LIGHT = [
         ]
     ),
     ["pose", "--help"],
-    *([["pose", verb, "--help"] for verb in ("demo", "fit", "predict", "evaluate", "export")]),
+    *([["pose", verb, "--help"] for verb in ("demo", "fit", "predict", "convert", "stream", "evaluate", "export")]),
     ["fmri", "--help"],
     *([["fmri", verb, "--help"] for verb in ("demo", "fit", "predict", "encode", "explain", "evaluate", "export")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),

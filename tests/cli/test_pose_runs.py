@@ -93,3 +93,69 @@ def test_mistakes_are_one_message_and_leave_nothing(
     assert "Traceback" not in done.err
     assert "internal error" not in done.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_convert_in_one_line(command: Any, keypoints: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = command(f"pose convert {keypoints} --to coco17 -o coco.csv --json --quiet")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["frames"] == 30
+    assert (said["clips"][0]["skeleton"], said["clips"][0]["unit"]) == ("coco17", "px")
+    assert any("left out: hip, spine, thorax, head" in note for note in said["notes"])
+    assert {"coco.csv", "coco.csv.report.html", "coco.csv.config.yaml"} <= {path.name for path in tmp_path.iterdir()}
+    # Bones of motion that was resampled change their lengths, which BVH cannot hold: two clips that are at their rate.
+    motion = [clip for clip in motion_of(PoseLifter(), "demo")[0] if clip.action in ("walk", "run")]
+    for clip in motion:
+        write_poses(tmp_path / f"{clip.action}.json", [clip])
+    words = " ".join(f"{clip.action}.json" for clip in motion)
+    done = command(f"pose convert {words} --form bvh -o out/")
+    assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "out" / "joints").iterdir()} == {f"{one.action}.bvh" for one in motion}
+    assert "bones of constant length" in done.out
+    back = command(f"pose convert out/joints/{motion[0].action}.bvh --to h36m17 -o back.npz --json --quiet")
+    assert back.code == 0, back.err
+    with np.load(tmp_path / "back.npz") as held:
+        assert np.abs(held["points"] - motion[0].points).max() < 0.02
+    assert command(f"pose convert {words} -o both.bvh --quiet").code == 0
+    assert {path.name for path in tmp_path.glob("both-*.bvh")} == {"both-walk.bvh", "both-run.bvh"}
+    again = command(f"pose convert {words} -o both.bvh --quiet --overwrite")
+    assert again.code == 0, again.err
+    (tmp_path / "both.bvh.report.html").unlink()
+    for name in ("config.yaml", "png"):
+        (tmp_path / f"both.bvh.{name}").unlink()
+    again = command(f"pose convert {words} -o both.bvh --quiet")
+    assert again.code == 2
+    assert "there already" in again.err
+    help_text = command("pose convert --help")
+    assert "--to" in help_text.out
+    assert "--form" in help_text.out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pose convert gone.json -o a.npz", "gone.json"),
+        ("pose convert keypoints.json --to smpl24 -o a.npz", "no way to smpl24"),
+        ("pose convert keypoints.json --to cocoo -o a.npz", "no such skeleton"),
+        ("pose convert keypoints.json -o a.bvh", "BVH holds 3-D motion"),
+        ("pose convert keypoints.json -o a.c3d", "cannot write this kind of file"),
+        ("pose convert keypoints.json -o keypoints.json", "already there"),
+        ("pose convert keypoints.json --form xls -o out/", "form"),
+    ],
+)
+def test_conversions_that_cannot_be(
+    command: Any, keypoints: pathlib.Path, tmp_path: pathlib.Path, line: str, words: str
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = command(line)
+    assert done.code == 2, done.err
+    assert words.lower() in done.err.lower(), done.err
+    assert "Traceback" not in done.err
+    assert "internal error" not in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_alone_leaves_no_folder_of_a_run(command: Any, keypoints: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = command(f"pose convert {keypoints} --quiet -o joints.csv")
+    assert done.code == 0, done.err
+    assert not (tmp_path / "runs").exists()

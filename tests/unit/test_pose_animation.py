@@ -20,9 +20,10 @@ from scipy.spatial.transform import Rotation
 from pipelines.data.datasets.pose_types import Clip, Skeleton
 from pipelines.errors import ConfigError, InputError
 from pipelines.evaluation import plots as house
+from pipelines.evaluation.films import write_gif
 from pipelines.pose.animation import Painter, animate, timing, told_inside
 from pipelines.pose.body import extent, floor_lines, seen
-from pipelines.pose.films import write_gif
+from pipelines.pose.films import palette
 from pipelines.pose.plots import bars_figure, course_figure, pck_figure, skeleton_figure, strip_figure
 from pipelines.pose.tracks import Track
 from pipelines.progress import Progress
@@ -201,9 +202,9 @@ def test_a_film_holds_few_pictures_at_once() -> None:
             yield np.full((size[1], size[0], 3), number, np.uint8)
 
     out = io.BytesIO()
-    write_gif(io.BytesIO(), iter([np.zeros((160, 160, 3), np.uint8)]), size, Fraction(25), "warm up")
+    write_gif(io.BytesIO(), iter([np.zeros((160, 160, 3), np.uint8)]), size, Fraction(25), "warm up", palette())
     tracemalloc.start()
-    write_gif(out, pictures(), size, Fraction(25), "")  # type: ignore[arg-type]
+    write_gif(out, pictures(), size, Fraction(25), "", palette())  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1] - len(out.getvalue())
     tracemalloc.stop()
     assert peak < 25 * one

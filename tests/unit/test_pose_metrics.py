@@ -338,3 +338,18 @@ def test_the_mean_pose_is_the_mean_of_all_frames() -> None:
         MeanPose.fit([(np.zeros((4, 3, 3)), None), (np.zeros((4, 4, 3)), None)])
     with pytest.raises(InputError, match="not finite"):
         MeanPose.fit([(np.full((4, 3, 3), np.nan), None)])
+
+
+def test_views_of_one_clip_are_drawn_together() -> None:
+    rng = np.random.default_rng(4)
+    once, thrice = Tally(), Tally()
+    for n in range(8):
+        true = rng.normal(0, 0.4, (6, 5, 3))
+        found = measure(str(n), true + rng.normal(0, 0.03, true.shape), true)
+        once.add(found)
+        for _ in range(3):
+            thrice.add(found)
+    # The same answer seen three times tells nothing new.
+    narrow, wide = thrice.intervals()["mpjpe"], once.intervals()["mpjpe"]
+    assert (narrow.lo, narrow.hi) == pytest.approx((wide.lo, wide.hi), rel=1e-12)
+    assert Tally(thrice.clips[:3]).intervals() == {}
