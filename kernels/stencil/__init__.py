@@ -65,7 +65,7 @@ def stencil(
         [0.0, 0.25, 0.5, 0.25, 0.0]
     """
     check_dims("u", u, "B, C, H, W")
-    arms = _dilations(dilations, u, boundary)
+    arms = checked_dilations(dilations, u, boundary)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: found {steps!r}, expected a whole number of at least 1")
     check_tensor("coefficients", coefficients)
@@ -84,8 +84,8 @@ def stencil(
     return stencil_op(u, coefficients, source, gate, arms, steps, boundary, chosen)
 
 
-def _dilations(dilations: Sequence[int], u: Tensor, boundary: str) -> list[int]:
-    """The dilations as a list, once they and the boundary are known to fit."""
+def checked_dilations(dilations: Sequence[int], u: Tensor, boundary: str) -> list[int]:
+    """The dilations as a list, once they and the boundary are known to fit u (B, C, H, W)."""
     if boundary not in _BOUNDARIES:
         raise ValueError(f"boundary: found {boundary!r}, expected one of {', '.join(_BOUNDARIES)}")
     arms = list(dilations) if isinstance(dilations, (tuple, list)) else []

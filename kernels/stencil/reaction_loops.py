@@ -85,7 +85,7 @@ def advance(
 
     u (B, H, W, C); z (B, H, W, 3C) with the gate's logits from ``at`` on (-1: none); factor (1 or B, H, W, C) instead;
     push (B, P, P, C) read bilinearly; source as u; any of them empty. Fills energy (threads, B), the sums of |v - u|,
-    mean (threads, B, C) and pooled (threads, B, P, P, C), sums of out over the bins [first, last] of each row and column.
+    mean (threads, B, C) and pooled (threads, B, P, P, C), sums of out over each row's and column's bins [first, last].
     """
     H, W, C = u.shape[1], u.shape[2], u.shape[3]
     change, gate, total = np.empty(C, np.float32), np.empty(C, np.float32), np.zeros(C, np.float32)
@@ -190,8 +190,8 @@ def retreat(
     """The gradient of a step except for the arms of the Laplacian, which ``gather`` adds to d_u.
 
     grad, d_energy (B,), d_mean (B, C), d_pooled (B, P, P, C) are those of the results (of the sums' means), the last
-    two perhaps empty. Fills d_u and d_source; d_inner = gate * d_source and d_gate (of the logits or of the factor) where
-    there is a gate; and in float64, a slice a thread, d_weights (., K, C), d_push (., B, P, P, C) and d_norm (., C).
+    two perhaps empty. Fills d_u and d_source; d_inner = gate * d_source and d_gate (of the logits or of the factor)
+    where there is a gate; and in float64, a slice a thread, d_weights (., K, C), d_push (., B, P, P, C), d_norm (., C).
     """
     H, W, C = u.shape[1], u.shape[2], u.shape[3]
     change, gate = np.empty(C, np.float32), np.empty(C, np.float32)

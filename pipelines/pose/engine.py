@@ -189,7 +189,7 @@ def lift_windows(fitted: Fitted, windows: NDArray[np.float32]) -> tuple[NDArray[
     spread = fitted.spread.numpy()
     one, other = _both(fitted, windows)
     apart = 1000 * np.linalg.norm(one - other, axis=-1)
-    mean = (one + other) / 2
+    mean = np.asarray((one + other) / 2, np.float32)
     return mean - mean[:, root : root + 1], np.sqrt(spread[:-1] ** 2 + (spread[-1] * apart) ** 2)
 
 

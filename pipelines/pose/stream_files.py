@@ -125,7 +125,7 @@ def gathered(m: PoseLifter, lines: Path, target: Path) -> None:
                 frames = []
     if not tracks:
         raise InputError("nothing was answered", where=target, found="0 frames", expected="1 or more")
-    told = (f"answered as the frames came, {start['delay_frames']} frames after each",)
+    told = (f"answered as the frames came, {start['delay_frames']} frames after each; the 2-D joints are not in here",)
     Poses(m.model, m.provenance(start["source"]), tracks, told=told, run=m.run).save(target)
 
 

@@ -140,11 +140,11 @@ class Intake:
             self._count, self._fitted = len(points), True
             for note in notes:
                 self.say(note)
-        corner = np.asarray(there & (points == 0).all(-1) & (sure is None), np.bool_)
+        corner = np.zeros_like(there) if sure is not None else np.logical_and(there, (points == 0).all(-1))
         if self._scale is None and (there & ~corner).any():
             self._decide(points, there & ~corner, where)
         if self._scale is None or self._unit == "px":
-            there = np.logical_and(there, ~corner)
+            there[corner] = False
             self.corners += int(corner.sum())
         points = points * (1.0 if self._scale is None else self._scale) + self._offset
         if self._order is not None:
@@ -160,7 +160,7 @@ class Intake:
         if self._fitted and len(joints) != self._count:
             raise self._other_count(len(joints), where)
         with np.errstate(over="ignore"):
-            there = np.isfinite(joints[:, :2].astype(np.float32)).all(-1)
+            there = np.asarray(np.isfinite(joints[:, :2].astype(np.float32)).all(-1), np.bool_)
         if valid is not None:
             valid = np.asarray(valid, np.bool_)
             if valid.shape != there.shape:

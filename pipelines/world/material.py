@@ -172,9 +172,7 @@ def check_fit(m: WorldModel, episodes: Sequence[Episode]) -> None:
             cure=f"--read.size [{c.height},{c.width}] --read.colour {colour}",
         )  # fmt: skip
     wide = action_width(episodes)
-    if wide != c.stimulus and (wide or c.stimulus):
-        if not c.stimulus:
-            return  # a model without actions ignores them, which is said
+    if m.state.wide and wide != m.state.wide:  # a model without actions ignores them, which is said
         raise InputError("not the actions that the model was made for", where=episodes[0].name,
-                         found=f"{wide} numbers" if wide else "no actions", expected=f"{c.stimulus} numbers",
+                         found=f"{wide} numbers" if wide else "no actions", expected=f"{m.state.wide} numbers",
                          cure="--actions FILE.csv, or a CSV beside the film")  # fmt: skip

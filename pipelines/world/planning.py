@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.data.datasets.world_env import ActionSpace, EnvironmentEpisode, episode_seed, make_env, record
 from pipelines.data.errors import InputError
 from pipelines.errors import ConfigError
-from pipelines.evaluation.bootstrap import Interval, block_bootstrap
+from pipelines.evaluation.bootstrap import block_bootstrap
 from pipelines.world.planning_agent import PixelDynamics, Planner, PlanningModel, StateDynamics, discounted
 from pipelines.world.planning_cem import CemOptions, Plan, cem, shifted
 from pipelines.world.planning_outcome import PlanOutcome
@@ -90,7 +90,7 @@ def plan_environment(
     episodes: int = 5,
     steps: int = 200,
     recorded: int = 200,
-    rounds: int = 2,
+    rounds: int = 1,
     seed: int = 0,
     horizon: int | None = None,
     options: CemOptions | None = None,
@@ -160,6 +160,8 @@ def plan_environment(
         with task.clock("learn"):
             planner.model, found = (learn or learn_states)(learned, held, seed + number, horizon)
         errors += [] if found is None else [found]
+        if found is None:
+            task.notes.append("the model was not measured: no episode that was kept for it is long enough")
         if number < rounds - 1:
             learned = learned + task.play("explore", episodes, exploring, policy, first=number * episodes)
     policy.failed = 0
@@ -167,29 +169,44 @@ def plan_environment(
     if episodes > 1:
         played += task.play("play", episodes - 1, counting, policy, first=1)
     beside = task.play("random", max(_BESIDE, episodes), counting, draw=False)
+    task.notes += [note for one in errors for note in one.notes]
     if policy.failed:
         task.notes.append(f"{policy.failed} candidate plans had no finite return and counted as the worst")
     settings = {"episodes": episodes, "recorded": recorded, "rounds": rounds, "seed": seed, "horizon": horizon}
     settings |= {"discount": discount, **dataclasses.asdict(options), **task.seen}
-    frames = played[0].frames.read(0, len(played[0])) if played[0].shape[1] else None
-    returns, chance = _returns(played), _returns(beside)
+    return _outcome(task, played, beside, learned, tuple(errors), settings)
+
+
+def _outcome(
+    task: _Task,
+    played: Sequence[EnvironmentEpisode],
+    beside: Sequence[EnvironmentEpisode],
+    learned: Sequence[EnvironmentEpisode],
+    errors: tuple[ModelErrors, ...],
+    settings: dict[str, Any],
+) -> PlanOutcome:
+    """All that came of it; how each episode ended stands in a field of its own and not in the notes."""
+    first, returns, chance = played[0], _returns(played), _returns(beside)
+    notes = [
+        note for note in played[-1].notes if "by the environment after" not in note and "nothing was drawn" not in note
+    ]
     return PlanOutcome(
-        environment=name,
-        observation=observation,
+        environment=task.name,
+        observation=task.seen["observation"],
         returns=returns,
         steps=tuple(len(one) - 1 for one in played),
         ended=tuple(one.ended for one in played),
-        interval=_interval(returns, seed),
+        interval=block_bootstrap(returns, 1, seed=settings["seed"]),
         random_returns=chance,
-        random_interval=_interval(chance, seed),
-        errors=tuple(errors),
-        frames=frames,
-        actions=_known(played[0].actions),
-        fps=played[0].fps,
+        random_interval=block_bootstrap(chance, 1, seed=settings["seed"]),
+        errors=errors,
+        frames=first.frames.read(0, len(first)) if first.shape[1] else None,
+        actions=_known(first.actions),
+        fps=first.fps,
         learned_from=sum(len(one) - 1 for one in learned),
         seconds=task.seconds,
         settings={key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()},
-        notes=tuple(dict.fromkeys([*task.notes, *(note for note in played[-1].notes if "kept" not in note)])),
+        notes=tuple(dict.fromkeys([*task.notes, *notes])),
     )
 
 
@@ -274,8 +291,3 @@ def _returns(episodes: Sequence[EnvironmentEpisode]) -> tuple[float, ...]:
 def _known(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Actions and rewards, which every recorded episode has."""
     return np.zeros(0, np.float32) if values is None else values
-
-
-def _interval(returns: tuple[float, ...], seed: int) -> Interval:
-    """The mean of independent episodes with its percentile interval."""
-    return block_bootstrap(returns, 1, seed=seed)

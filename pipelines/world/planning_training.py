@@ -50,6 +50,7 @@ class ModelErrors:
         ends_found: share of the terminations that the model calls one; None without any.
         false_ends: share of the other steps that it calls a termination.
         transitions: steps counted.
+        notes: what was left out, counted.
     """
 
     step: float
@@ -61,6 +62,7 @@ class ModelErrors:
     ends_found: float | None
     false_ends: float
     transitions: int
+    notes: tuple[str, ...] = ()
 
 
 def transitions(episodes: Sequence[EnvironmentEpisode]) -> Transitions:
@@ -105,8 +107,8 @@ def fit_state_model(
     steps: int = 1500,
     batch: int = 128,
     learning_rate: float = 2e-3,
-    hidden: int = 64,
-    members: int = 5,
+    hidden: int = 48,
+    members: int = 4,
     progress: Callable[[int, float], None] | None = None,
 ) -> StateModel:
     """Fit an ensemble to transitions: each member on its own bootstrap, with Adam and a step size along a cosine.

@@ -33,7 +33,7 @@ def play(m: WorldModel, inputs: Any, action: tuple[float, ...], actions: str | N
         ConfigError: a model without actions, or neither or both kinds of actions.
         InputError: actions of another width or length.
     """
-    wide = m.state.module.config.stimulus
+    wide = m.state.wide
     if not wide:
         raise ConfigError("this model knows no actions", where="play", found=m.state.origin,
                           cure="fit one on episodes with actions, such as --data CartPole-v1")  # fmt: skip
@@ -116,7 +116,7 @@ def _one(m: WorldModel, episode: Episode, given: NDArray[np.float32] | None) -> 
     actions = _actions(m, episode, first, given)
     frames = engine.rolled(m.state, seen[None], None if actions is None else actions[None], m.horizon)[0]
     notes = [said]
-    wide = m.state.module.config.stimulus
+    wide = m.state.wide
     if episode.actions is not None and not wide:
         notes.append("the model knows no actions: those of the episode are not used")
     if m.state.fps and episode.fps and abs(episode.fps - m.state.fps) > 0.01 * m.state.fps:
@@ -149,14 +149,14 @@ def _first(m: WorldModel, episode: Episode, given: NDArray[np.float32] | None) -
 
 def _has_actions(m: WorldModel, episode: Episode, count: int) -> bool:
     """Whether the model needs no actions, or the episode has those of all its frames."""
-    return not m.state.module.config.stimulus or (episode.actions is not None and len(episode.actions) >= count - 1)
+    return not m.state.wide or (episode.actions is not None and len(episode.actions) >= count - 1)
 
 
 def _actions(
     m: WorldModel, episode: Episode, first: int, given: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
     """(context - 1 + horizon, A), those of the episode and then those given; None for a model without actions."""
-    wide = m.state.module.config.stimulus
+    wide = m.state.wide
     if not wide:
         return None
     own = np.zeros((0, wide), np.float32) if episode.actions is None else episode.actions[: len(episode) - 1]

@@ -34,7 +34,7 @@ def pictures(count: int, height: int = H, width: int = W) -> NDArray[np.uint8]:
 
 def film(
     target: pathlib.Path | io.BytesIO,
-    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    frames: Sequence[NDArray[Any]] | NDArray[Any],
     *,
     container: str = "matroska",
     codec: str = "ffv1",
@@ -205,7 +205,11 @@ def test_ten_bits_are_brought_to_eight(tmp_path: pathlib.Path) -> None:
     assert np.abs(found[..., 0].astype(float) - level / 1023 * 255).max() <= 1
     assert "16 bits a colour (gray16le): brought to 8" in opened.notes
     film(tmp_path / "b.mkv", pictures(3), pixels="yuv420p10le")
-    assert VideoFile(tmp_path / "b.mkv").facts.bits == 10
+    opened = VideoFile(tmp_path / "b.mkv")
+    assert opened.facts.bits == 10
+    found = [frame for _, frame in opened.frames()]
+    assert np.abs(found[2].astype(int) - pictures(3)[2]).max() <= 2
+    assert "10 bits a colour (yuv420p10le): brought to 8" in opened.notes
 
 
 def test_interlaced_is_said(tmp_path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipelines import WorldModel, load
+from pipelines.data.datasets.world_reading import WorldReading
 from pipelines.data.datasets.world_types import ArrayFrames, Episode
 from pipelines.data.datasets.world_windows import cut_episode, overlap, windows
 from pipelines.errors import ConfigError, InputError, NothingToMeasure
@@ -21,6 +22,7 @@ from pipelines.world.options import ArchOptions, ObjectiveOptions, SplitOptions
 from pipelines.world.training import DrawnWindows, as_frames, loss_of
 
 TINY = {
+    "read": WorldReading(size=(16, 16)),
     "arch": ArchOptions(dim=16, layers=1, steps=2),
     "horizon": 3,
     "objective": ObjectiveOptions(windows=8, free=(1, 2)),

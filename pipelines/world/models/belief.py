@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import RMSNorm
 
-from core_attention.mechanisms.reaction_diffusion import Diffusion, MemoryPump, Reaction, euler_step, step_size
+from core_attention.kernels.stencil.reaction import reaction_step
+from core_attention.mechanisms.reaction_diffusion import Diffusion, MemoryPump, Reaction, step_size
 from pipelines.world.models.decoder import to_grid, to_places
 from pipelines.world.models.released import DeltaNet, TitansMemory
 from pipelines.world.models.shell import WorldState, stimulus_net
@@ -16,6 +17,7 @@ __all__ = ["BeliefField", "Fatigue", "inhibited"]
 
 #: Largest sum of an explicit step's coefficients for which no value leaves the range of its neighbours.
 _STABLE = 0.25
+_NORM_EPS = 1e-8
 _EPS = 1e-6
 
 
@@ -73,7 +75,7 @@ class BeliefField(nn.Module):
         self.value_proj = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
         self.diffusion = Diffusion(dim, (1, 4), stable=stable)
         self.reaction = Reaction(dim)
-        self.norm = RMSNorm(dim, eps=1e-8)
+        self.norm = RMSNorm(dim, eps=_NORM_EPS)
         self.memory = MemoryPump(dim) if pump else None
         self.titans = TitansMemory(dim) if titans else None
         self.alpha_pump = nn.Parameter(torch.tensor(0.1)) if pump or titans else None
@@ -108,26 +110,40 @@ class BeliefField(nn.Module):
         u = to_places(state.belief)
         dt = step_size(self.log_dt, 0.01, 0.15)
         coefficients = self.diffusion.coefficients(dt)
-        action = self.stimulus_proj(stimulus)
+        enter, _, leave = self.reaction.net
+        everywhere = self.stimulus_proj(stimulus) + leave.bias
+        mean = None if self.alpha_pump is None else u.mean(dim=(1, 2))
         # What is remembered of earlier frames takes no gradient, as published.
         state = state._replace(pump=None if state.pump is None else state.pump.detach())
         for step in range(self.steps):
-            gate, state = self._gate(u, coefficients, state)
-            whole, state = self._memory(u, state)
-            push = self.reaction(u) + (action if whole is None else action + whole)[:, None, None]
+            factor, state = self._factor(u, coefficients, state)
+            whole, state = self._memory(mean, state)
+            push = dt * (everywhere if whole is None else everywhere + whole)
+            source = None
             if self.deltanet is not None and state.delta is not None:
                 correction, delta = self.deltanet(u, state.delta)
-                push, state = push + correction, state._replace(delta=delta)
-            u = euler_step(u, coefficients, self.diffusion.dilations, dt * push, gate)
-            if step % 2:
-                u = self.norm(u)
+                source, state = dt * correction, state._replace(delta=delta)
+            u, _, mean, _ = reaction_step(
+                u,
+                coefficients,
+                self.diffusion.dilations,
+                weight_in=enter.weight,
+                bias_in=enter.bias,
+                weight_out=dt * leave.weight,
+                push=push[:, None, None],
+                source=source,
+                factor=factor,
+                norm=self.norm.weight if step % 2 else None,
+                eps=_NORM_EPS,
+                mean=mean is not None,
+            )
         return state._replace(belief=to_grid(u))
 
     def summary(self, state: WorldState) -> Tensor:
         """One vector (B, d) of the whole field."""
         return self.read_proj(state.belief.mean(dim=(2, 3)))
 
-    def _gate(self, u: Tensor, coefficients: Tensor, state: WorldState) -> tuple[Tensor | None, WorldState]:
+    def _factor(self, u: Tensor, coefficients: Tensor, state: WorldState) -> tuple[Tensor | None, WorldState]:
         """1 + M / 2 (B, h, w, d) after M was updated, no larger than a stable step allows."""
         if self.hebbian is None or state.hebbian is None:
             return None, state
@@ -137,11 +153,10 @@ class BeliefField(nn.Module):
             gate = torch.minimum(gate, (_STABLE / coefficients.detach().sum(dim=0)).to(gate.dtype))
         return gate, state._replace(hebbian=map_)
 
-    def _memory(self, u: Tensor, state: WorldState) -> tuple[Tensor | None, WorldState]:
-        """softplus(a_p) m (B, d) after m was updated with the field's mean."""
-        if self.alpha_pump is None or state.pump is None:
+    def _memory(self, mean: Tensor | None, state: WorldState) -> tuple[Tensor | None, WorldState]:
+        """softplus(a_p) m (B, d) after m was updated with the field's mean (B, d)."""
+        if self.alpha_pump is None or state.pump is None or mean is None:
             return None, state
-        mean = u.mean(dim=(1, 2))
         if self.memory is not None:
             state = state._replace(pump=self.memory(state.pump, mean))
         if self.titans is not None and state.keys is not None and state.slots is not None and state.pump is not None:
