@@ -45,6 +45,9 @@ OFFICIAL: dict[str, str] = {
     "ponet": "pipelines.match.models.ponet_weights:from_official",
     "smith": "pipelines.match.models.smith_weights:from_official",
     "swift": "pipelines.fmri.models.swift_weights:from_official",
+    "fluidworld": "pipelines.world.models.world_weights:from_fluidworld",
+    "fluidworld_transformer": "pipelines.world.models.world_weights:from_transformer",
+    "fluidworld_convlstm": "pipelines.world.models.world_weights:from_convlstm",
 }
 
 
@@ -156,6 +159,26 @@ FINGERPRINTS: dict[str, Fingerprint] = {
             r"(?:.*[.])?layers[.]\d+[.]blocks[.]\d+[.]attn[.]qkv[.]weight",
         ),
         parts={"block": r"(?:.*[.])?layers[.](\d+[.]blocks[.]\d+)[.].*"},
+    ),
+    "fluidworld": Fingerprint(
+        (
+            r"encoder[.]fluid_layers[.]\d+[.]diffusion[.]D",
+            r"belief_field[.]gate_proj[.]0[.]weight",
+            r"decoder[.]decoder[.]0[.]weight",
+        ),
+        parts={"encoder layer": r"encoder[.]fluid_layers[.](\d+)[.].*"},
+    ),
+    "fluidworld_transformer": Fingerprint(
+        (
+            r"pos_embed",
+            r"encoder_blocks[.]\d+[.]attn[.]in_proj_weight",
+            r"temporal_blocks[.]\d+[.]attn[.]in_proj_weight",
+            r"decoder[.]decoder[.]0[.]weight",
+        ),
+        parts={"encoder block": r"encoder_blocks[.](\d+)[.].*"},
+    ),
+    "fluidworld_convlstm": Fingerprint(
+        (r"convlstm[.]gates[.]weight", r"output_proj[.]0[.]weight", r"decoder[.]decoder[.]0[.]weight"),
     ),
 }
 

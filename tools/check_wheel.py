@@ -30,7 +30,21 @@ def problems(wheel: pathlib.Path) -> list[str]:
 
 def expected() -> set[str]:
     """Paths that a wheel must hold: all modules and data files of the four floors."""
-    endings = {".py", ".npz", ".xz", ".safetensors", ".json", ".html", ".md", ".j2", ".png", ".jpg", ".fits", ".mp4", ".zip"}
+    endings = {
+        ".py",
+        ".npz",
+        ".xz",
+        ".safetensors",
+        ".json",
+        ".html",
+        ".md",
+        ".j2",
+        ".png",
+        ".jpg",
+        ".fits",
+        ".mp4",
+        ".zip",
+    }
     endings |= {".ogg", ".tsv", ".txt"}
     return {
         f"{inside}/{path.relative_to(ROOT / floor).as_posix()}"

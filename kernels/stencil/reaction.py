@@ -22,7 +22,7 @@ from core_attention.kernels._dispatch import check_backend, is_free
 from core_attention.kernels.stencil import checked_dilations, stencil
 from core_attention.kernels.stencil.eager import portable_stencil
 
-__all__ = ["Step", "compiled_serves", "reaction_step"]
+__all__ = ["Step", "compiled_serves", "diffusion", "reaction_step"]
 
 
 class Step(NamedTuple):
@@ -56,6 +56,7 @@ def reaction_step(
     eps: float = 1e-8,
     mean: bool = False,
     bins: int = 0,
+    carry: bool = True,
     backend: str | None = None,
 ) -> Step:
     """Take one step; every term but the diffusion may be left out, and the time step is part of all that is given.
@@ -75,6 +76,7 @@ def reaction_step(
         eps: of that norm.
         mean: whether to return the mean of the new state.
         bins: P of the P x P means (as adaptive pooling cuts the areas) to return, 0 for none.
+        carry: whether the new state is u + change; False leaves the change alone in its place.
         backend: "cpu" for the compiled loops, another for plain operators with that stencil; None leaves it free.
 
     Raises:
@@ -95,11 +97,45 @@ def reaction_step(
     arms = tuple(checked_dilations(dilations, u, "replicate"))
     check_shape("coefficients", coefficients, (len(arms), u.shape[3]), "(K, C): one a dilation and channel of u")
     if not compiled_serves(u, check_backend(backend)):
-        return _plain(*tensors, arms, eps, mean, bins, backend)
+        return _plain(*tensors, arms, eps, mean, bins, carry, backend)
     from core_attention.kernels.stencil.reaction_cpu import compiled_step  # numba is imported on first use only
 
-    out, energy, means, pooled = compiled_step(tensors, arms, eps, mean, bins)
+    out, energy, means, pooled = compiled_step(tensors, arms, eps, mean, bins, carry)
     return Step(out, energy, means if mean else None, pooled if bins else None)
+
+
+def diffusion(u: Tensor, coefficients: Tensor, dilations: Sequence[int], *, backend: str | None = None) -> Tensor:
+    """The diffusion term alone: sum_k coefficients[k] * lap_k(u), edges repeated beyond the border.
+
+    Args:
+        u: (B, H, W, C).
+        coefficients: (K, C).
+        dilations: K arms' lengths in pixels.
+        backend: as of `reaction_step`.
+
+    Returns:
+        (B, H, W, C).
+
+    Raises:
+        ValueError: shapes or dilations that do not fit, or a back end that does not exist or cannot serve.
+
+    Time O(K B H W C). Source: FluidWorld (arXiv:2603.21315), the multi-scale Laplacian.
+
+    Example:
+        >>> import torch
+        >>> u = torch.arange(5.0).square().view(1, 1, 5, 1)
+        >>> diffusion(u, torch.ones(1, 1), (1,)).flatten().tolist()
+        [1.0, 2.0, 2.0, 2.0, -7.0]
+    """
+    recorded = torch.is_grad_enabled() and (u.requires_grad or coefficients.requires_grad)
+    if recorded or not compiled_serves(u, check_backend(backend)):
+        return reaction_step(u, coefficients, dilations, carry=False, backend=backend).u
+    from core_attention.kernels.stencil.reaction_cpu import compiled_diffusion  # numba is imported on first use only
+
+    check_dims("u", u, "B, H, W, C")
+    arms = tuple(checked_dilations(dilations, u, "replicate"))
+    check_shape("coefficients", coefficients, (len(arms), u.shape[3]), "(K, C): one a dilation and channel of u")
+    return compiled_diffusion(u, coefficients, arms)
 
 
 def compiled_serves(u: Tensor, backend: str = "") -> bool:
@@ -130,6 +166,7 @@ def _plain(
     eps: float,
     mean: bool,
     bins: int,
+    carry: bool,
     backend: str | None,
 ) -> Step:
     """The same by plain operators around ``stencil``."""
@@ -152,7 +189,9 @@ def _plain(
     else:
         planes = stencil(_planes(u), coefficients, dilations, source=added, gate=gate, backend=backend)
     stepped = _tokens(planes)
-    energy = (stepped - u).abs().mean(dim=(1, 2, 3))
+    change = stepped - u
+    energy = change.abs().mean(dim=(1, 2, 3))
+    stepped = stepped if carry else change
     if norm is not None:
         stepped = F.rms_norm(stepped, norm.shape, norm, eps)
     pooled = _tokens(F.adaptive_avg_pool2d(_planes(stepped), bins)) if bins else None

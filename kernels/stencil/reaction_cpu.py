@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core_attention.kernels._numba import ranges, run
-from core_attention.kernels.stencil.reaction_loops import advance, gather, retreat
+from core_attention.kernels.stencil.reaction_loops import advance, diffuse, gather, retreat
 
-__all__ = ["compiled_step"]
+__all__ = ["compiled_diffusion", "compiled_step"]
 
 # Positions whose hidden layer is in memory at once; 256 to 1024 are equally fast at 128 channels.
 _CHUNK = 512
@@ -27,14 +27,23 @@ _LEAST_ROWS = 8
 
 
 def compiled_step(
-    tensors: Sequence[Tensor | None], dilations: tuple[int, ...], eps: float, mean: bool, bins: int
+    tensors: Sequence[Tensor | None], dilations: tuple[int, ...], eps: float, mean: bool, bins: int, carry: bool
 ) -> tuple[Tensor, ...]:
     """``reaction_step`` on its nine tensors: the new state, its energy, mean and bins (without elements if unasked)."""
     ready = [None if t is None else t.float().contiguous() for t in tensors]
-    options = (dilations, eps, mean, bins)
+    options = (dilations, eps, mean, bins, carry)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in ready):
         return _Compiled.apply(*ready, *options)
     return _forward(_Given(*ready), *options, keep=False)[:4]  # type: ignore[arg-type]
+
+
+def compiled_diffusion(u: Tensor, coefficients: Tensor, dilations: tuple[int, ...]) -> Tensor:
+    """sum_k coefficients[k] * lap_k(u) for u (B, H, W, C), without a gradient."""
+    u = u.contiguous()
+    out = torch.empty_like(u)
+    arms, parts = np.array(dilations, np.int64), ranges(u.shape[0] * u.shape[1], least=_LEAST_ROWS)
+    run(diffuse, parts, _array(u, 4), _array(coefficients.float(), 2), arms, _array(out, 4))
+    return out
 
 
 class _Given(NamedTuple):
@@ -67,11 +76,11 @@ class _Compiled(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *tensors, v, z = ctx.saved_tensors
-        return (*_backward(_Given(*tensors), v, z, grads, *ctx.options), None, None, None, None)
+        return (*_backward(_Given(*tensors), v, z, grads, *ctx.options), None, None, None, None, None)
 
 
 def _forward(
-    given: _Given, dilations: tuple[int, ...], eps: float, mean: bool, bins: int, *, keep: bool
+    given: _Given, dilations: tuple[int, ...], eps: float, mean: bool, bins: int, carry: bool, *, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Out, energy, mean, pooled, the state before the norm, and the hidden layer (where kept, else its gate alone)."""
     u, weight_out = given.u, given.weight_out
@@ -100,6 +109,7 @@ def _forward(
         _array(reacted, 4),
         _array(given.norm, 1),
         np.float32(eps),
+        np.float32(carry),
         _array(v, 4),
         _array(out, 4),
         energy,
@@ -111,8 +121,8 @@ def _forward(
     return (
         out,
         _tensor(energy.sum(0) / (H * W * C)),
-        _tensor(means.sum(0) / (H * W)),
-        _tensor(pooled.sum(0) / counts),
+        _tensor(means.sum(0) / (H * W)) if mean else u.new_empty(0),
+        _tensor(pooled.sum(0) / counts) if bins else u.new_empty(0),
         v,
         z if keep else None,
     )
@@ -147,6 +157,7 @@ def _backward(
     eps: float,
     mean: bool,
     bins: int,
+    carry: bool,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the nine tensors."""
     u, push = given.u, given.push
@@ -186,6 +197,7 @@ def _backward(
         _array(given.factor, 4),
         _array(given.norm, 1),
         np.float32(eps),
+        np.float32(carry),
         *_spread(H, W, push),
         *(edge[0] for edge in edges),
         _array(d_u, 4),

@@ -11,7 +11,7 @@ import numpy as np
 
 from core_attention.kernels._numba import compiled, inlined, sigmoid32
 
-__all__ = ["advance", "gather", "retreat"]
+__all__ = ["advance", "diffuse", "gather", "retreat"]
 
 
 @inlined
@@ -55,6 +55,17 @@ def _open(z, at, factor, b, y, x, gate):
 
 
 @compiled
+def diffuse(u, weights, arms, out, part, low, high):
+    """out = sum_k weights[k] * Laplacian_k of u (B, H, W, C), nothing else."""
+    H, W = u.shape[1], u.shape[2]
+    for item in range(low, high):
+        b, y = item // H, item % H
+        for x in range(W):
+            row = out[b, y, x]
+            _diffuse(u, b, y, x, weights, arms, row)
+
+
+@compiled
 def advance(
     u,
     weights,
@@ -70,6 +81,7 @@ def advance(
     source,
     norm,
     eps,
+    carry,
     v,
     out,
     energy,
@@ -82,6 +94,7 @@ def advance(
     high,
 ):
     """One step of rows ``low`` to ``high``: v the state before the norm, out after it (the same array without one).
+    With ``carry`` 0 what stands in v is the change alone.
 
     u (B, H, W, C); z (B, H, W, 3C) with the gate's logits from ``at`` on (-1: none); factor (1 or B, H, W, C) instead;
     push (B, P, P, C) read bilinearly; source as u; any of them empty. Fills energy (threads, B), the sums of |v - u|,
@@ -123,8 +136,9 @@ def advance(
             for c in range(len(change)):
                 size += abs(change[c])
             moved += size
-            for c in range(len(change)):
-                change[c] += here[c]
+            if carry != np.float32(0.0):
+                for c in range(len(change)):
+                    change[c] += here[c]
             for c in range(len(change)):
                 state[c] = change[c]
             if len(norm) > 0:
@@ -170,6 +184,7 @@ def retreat(
     factor,
     norm,
     eps,
+    carry,
     low_y,
     share_y,
     low_x,
@@ -238,10 +253,10 @@ def retreat(
                 for c in range(len(g)):
                     g[c] = scale * g[c] * norm[c] - back * state[c]
             for c in range(len(g)):
-                d_here[c] = g[c]
+                d_here[c] = carry * g[c]
             if d_energy[b] != np.float32(0.0):
                 for c in range(len(g)):
-                    moved = state[c] - here[c]
+                    moved = state[c] - carry * here[c]
                     g[c] += d_energy[b] * (one if moved > 0 else -one if moved < 0 else np.float32(0.0))
             for c in range(len(g)):
                 d_added[c] = g[c]

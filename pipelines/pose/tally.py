@@ -183,7 +183,7 @@ class Tally:
     def intervals(
         self, *, actions: bool = False, level: float = 0.95, replicates: int = _REPLICATES, seed: int = 0
     ) -> dict[str, Interval]:
-        """Percentile intervals: whole clips are drawn with replacement, with all their views, as frames of one are alike.
+        """Percentile intervals: whole clips are drawn with replacement, with all their views, for they are alike.
 
         Args:
             actions: of `action_average` rather than of `figures`.

@@ -38,6 +38,8 @@ LIGHT = [
     ),
     ["pose", "--help"],
     *([["pose", verb, "--help"] for verb in ("demo", "fit", "predict", "convert", "stream", "evaluate", "export")]),
+    ["world", "--help"],
+    *([["world", verb, "--help"] for verb in ("demo", "fit", "predict", "play", "plan", "evaluate", "export")]),
     ["fmri", "--help"],
     *([["fmri", verb, "--help"] for verb in ("demo", "fit", "predict", "encode", "explain", "evaluate", "export")]),
     *([[name, "--help"] for name in ("list", "papers", "mechanisms", "bench", "doctor")]),

@@ -26,6 +26,7 @@ from pipelines.match.models.smith import Smith, SmithConfig
 from pipelines.pose.models.convformer import ConvFormer
 from pipelines.superres.models.cfsr import CFSR
 from pipelines.transcribe.models.recogniser import Recogniser
+from pipelines.world.models import WorldNet, build_world
 
 pytestmark = pytest.mark.skipif(_inspect.unavailable() is not None, reason=str(_inspect.unavailable()))
 
@@ -65,6 +66,29 @@ def _classifier() -> Made:
     """A small classifier of series: 24 steps of 3 variables, two classes."""
     model = SeriesTransformer(3, 2, length=24, attention="auto_correlation", d_model=16, n_heads=2, d_ff=32, layers=1)
     return model, (torch.randn(4, 24, 3), torch.ones(4, 24, dtype=torch.bool))
+
+
+class _BothFrames(nn.Module):
+    """A world model as one tensor: the frame rebuilt and the next one."""
+
+    def __init__(self, net: WorldNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        found = self.net(x, action)
+        told = self.net.summary(found["state"]).sum() if hasattr(self.net, "summary") else 0.0
+        return found["x_recon"] + found["x_pred"] + told
+
+
+def _world(model: str, **sizes: Any) -> Callable[[], Made]:
+    """A small world model of frames of 16 x 16 pixels with actions of two numbers."""
+
+    def make() -> Made:
+        net = build_world(model, height=16, width=16, dim=16, stimulus=2, **sizes)
+        return _BothFrames(net), (torch.rand(2, 3, 16, 16), torch.rand(2, 2))
+
+    return make
 
 
 def _enlarger() -> Made:
@@ -200,6 +224,12 @@ PATHS: dict[str, tuple[Path, ...]] = {
             {"window_kernel": 3},
         ),
         Path("swift, softmax", _brain("softmax"), {}, {}),
+    ),
+    # A launch for each step of the encoder's layer and of the belief field.
+    "world": (
+        Path("fluidworld", _world("fluidworld", layers=1, steps=2), {}, {}),
+        Path("transformer", _world("transformer", layers=1, heads=2), {}, {}),
+        Path("convlstm", _world("convlstm", hidden=8), {}, {}),
     ),
     # ConvFormer is torch's own operators throughout.
     "pose": (Path("convformer", _lifter("dynamic_conv"), {}, {}),),

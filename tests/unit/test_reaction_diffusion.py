@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core_attention import MechanismError, build, check_mechanism, mechanism, names, unregister
 from core_attention.kernels.stencil.reaction import compiled_serves, reaction_step
+from core_attention.kernels.stencil.reaction import diffusion as diffusion_term
 from core_attention.mechanisms.reaction_diffusion import Diffusion, ReactionDiffusion, euler_step, step_size
 
 RELEASED = {"stable": False, "dt_limits": (0.005, 0.35)}
@@ -108,6 +109,12 @@ def test_laplacian_of_constant_and_of_x_squared(backend: str, monkeypatch: pytes
     monkeypatch.setenv("PIPELINES_BACKEND", backend)
     diffusion = Diffusion(2, (1, 3), stable=False)
     assert not diffusion(torch.full((1, 5, 7, 2), 1.5)).any()
+    u = _randn(2, 7, 9, 2)
+    planes = u.permute(0, 3, 1, 2)
+    expected = F.softplus(diffusion.D[0, 0]) * (laplacian(planes, 1) + laplacian(planes, 3))
+    torch.testing.assert_close(diffusion(u), expected.permute(0, 2, 3, 1), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(diffusion(u), expected.permute(0, 2, 3, 1), atol=1e-5, rtol=1e-5)
     parabola = (torch.arange(12.0) ** 2)[None, None, :, None].expand(1, 10, 12, 2)
     with torch.no_grad():
         diffusion.D.copy_(torch.tensor([[1.0], [-200.0]]).log().nan_to_num(-200.0))
@@ -293,9 +300,10 @@ def test_the_contract_on_images() -> None:
 TERMS = ("reaction", "gate", "push", "source", "factor", "norm")
 
 
+@pytest.mark.parametrize("carry", [True, False])
 @pytest.mark.parametrize("present", [(), ("reaction", "gate"), ("reaction", "source", "factor"), TERMS[2:], TERMS[:4]])
 @pytest.mark.parametrize("shape", [(2, 9, 13, 5), (1, 1, 1, 4), (1, 18, 17, 3), (3, 1, 20, 4)])
-def test_a_step_and_its_gradients(shape: tuple, present: tuple[str, ...]) -> None:
+def test_a_step_and_its_gradients(shape: tuple, present: tuple[str, ...], carry: bool) -> None:
     """Compiled loops against plain operators, every term there or not, on one thread and on three."""
     B, H, W, C = shape
     rows = 2 * C + (C if "gate" in present else 0)
@@ -315,7 +323,9 @@ def test_a_step_and_its_gradients(shape: tuple, present: tuple[str, ...]) -> Non
     def run(backend: str | None) -> tuple[tuple, tuple]:
         leaves = {name: t.requires_grad_() for name, t in tensors.items()}
         given = {name: t for name, t in leaves.items() if name in wanted}
-        step = reaction_step(leaves["u"], leaves["coefficients"], (1, 4), mean=True, bins=4, backend=backend, **given)
+        step = reaction_step(
+            leaves["u"], leaves["coefficients"], (1, 4), mean=True, bins=4, carry=carry, backend=backend, **given
+        )
         loss = sum((t * _randn(*t.shape, seed=9)).sum() for t in step if t is not None)
         return step, torch.autograd.grad(loss, list(leaves.values()))
 
@@ -355,6 +365,10 @@ def test_steps_refused() -> None:
         reaction_step(u, c, (0,))
     with pytest.raises(ValueError, match="u: found shape"):
         reaction_step(u[0], c, (1,))
+    with pytest.raises(ValueError, match="u: found shape"):
+        diffusion_term(u[0], c, (1,))
+    with pytest.raises(ValueError, match="coefficients: found shape"):
+        diffusion_term(u, c[:, :2], (1,))
 
 
 def test_where_the_loops_do_not_serve() -> None:

@@ -262,7 +262,8 @@ def test_unknown_model_says_which_there_are():
         load_official("autofomer", {})
     with pytest.raises(
         ConfigError,
-        match="Expected: autoformer, cfsr, dlinear, hsdt, linear, lmuformer, mamba, nlinear, ponet, smith, swift",
+        match="Expected: autoformer, cfsr, dlinear, fluidworld, fluidworld_convlstm, "
+        "fluidworld_transformer, hsdt, linear, lmuformer, mamba, nlinear, ponet, smith, swift",
     ):
         load_official("zzz", {})
 
