@@ -235,6 +235,8 @@ def _check_shapes(
     if source is not None:
         check_shape("source", source, u.shape, "the shape of u; expand what is shared")
     if factor is not None:
-        check_shape("factor", factor, (B if len(factor) == B else 1, H, W, C), "(1 or B, H, W, C)")
+        # len() would make the batch of an exported program a constant.
+        rows = factor.shape[0] if torch.compiler.is_exporting() else (B if factor.shape[0] == B else 1)
+        check_shape("factor", factor, (rows, H, W, C), "(1 or B, H, W, C)")
     if norm is not None:
         check_shape("norm", norm, (C,), "one a channel")

@@ -152,8 +152,11 @@ def fit_parts(m: WorldModel, parts: Parts, notes: Sequence[str] = ()) -> Fitted:
         net.mean_frame.copy_(torch.from_numpy(mean.frame))
     count = m.objective.windows
     train_set = DrawnWindows(m, parts.train, count, changing=True, actions=bool(wide))
-    valid_set = None
-    if parts.valid:
+    valid_set, short = None, list[str]()
+    least = m.context + min(m.objective.free)
+    if parts.valid and max(map(len, parts.valid)) < least:
+        short = [f"no episode that would choose the epoch has {least} frames: the last weights are kept"]
+    elif parts.valid:
         valid_set = DrawnWindows(m, parts.valid, max(8, count // 8), changing=False, actions=bool(wide))
     frames = sum(len(episode) for episode in parts.train)
     m.run.say(
@@ -163,7 +166,7 @@ def fit_parts(m: WorldModel, parts: Parts, notes: Sequence[str] = ()) -> Fitted:
     result = fit_module(m, net, loss_of(m), train_set, valid_set, default_lr=rate)
     net.eval()
     rates = {episode.fps for episode in parts.train}
-    said = (*notes, *parts.notes, *train_set.notes)
+    said = (*notes, *parts.notes, *train_set.notes, *short)
     return Fitted(
         m.model, net, mean.frame.astype(np.float32), mean.count, rates.pop() if len(rates) == 1 else None,
         parts.train[0].action_names, dataclasses.asdict(result) | {"episodes": len(parts.train), "frames": frames},

@@ -85,6 +85,8 @@ def variance_loss(features: Tensor) -> Tensor:
     if features.dim() == 4:
         features = features[:, None]
     values = features.permute(1, 2, 0, 3, 4).flatten(2)
+    if values.shape[-1] < 2:
+        return features.new_zeros(())  # one number has no deviation
     return F.relu(1.0 - values.std(dim=-1)).mean()
 
 

@@ -45,6 +45,7 @@ def identity(episode: Episode) -> int:
 
     Example:
         >>> from pipelines.data.datasets.world_types import ArrayFrames
+        >>> import numpy as np
         >>> frames = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
         >>> identity(Episode("a", ArrayFrames(frames), None)) == identity(Episode("b", ArrayFrames(frames), 5.0))
         True

@@ -179,7 +179,6 @@ class Rollout(Result):
             entries.append({name: value for name, value in told.items() if name not in ("arrays", "notes")})
         return {
             "model": self.model,
-            "weights": self.provenance.weights,
             "episodes": entries,
             "frames": sum(one.horizon for one in self.episodes),
             "horizons": self.horizons,

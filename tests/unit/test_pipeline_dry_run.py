@@ -225,7 +225,7 @@ PATHS: dict[str, tuple[Path, ...]] = {
         ),
         Path("swift, softmax", _brain("softmax"), {}, {}),
     ),
-    # A launch for each step of the encoder's layer and of the belief field.
+    # FluidWorld takes compiled steps for CPU tensors, which these are; the other two are torch's own operators.
     "world": (
         Path("fluidworld", _world("fluidworld", layers=1, steps=2), {}, {}),
         Path("transformer", _world("transformer", layers=1, heads=2), {}, {}),

@@ -130,7 +130,7 @@ def test_figures_by_horizon_are_of_all_pixels_that_reach_it() -> None:
 def test_an_answer_as_plain_values_and_text() -> None:
     answer = rollout(episode(truth=None), episode("known"), failed={"x.avi": "x.avi: no frames"}, told=("said",))
     told = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
-    assert (told["model"], told["weights"], told["frames"]) == ("convlstm", "shipped: street", 10)
+    assert (told["model"], told["provenance"]["weights"], told["frames"]) == ("convlstm", "shipped: street", 10)
     assert list(told["horizons"]["mse"]) == ["convlstm", "copy_last"]
     assert len(told["horizons"]["psnr"]["convlstm"]) == 5
     assert [entry["known"] for entry in told["episodes"]] == [0, 5]
