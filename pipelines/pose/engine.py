@@ -17,6 +17,7 @@ from pipelines.data.datasets.pose_types import Clip
 from pipelines.data.datasets.pose_windows import centre_windows
 from pipelines.errors import InputError
 from pipelines.pose.baselines import MeanPose
+from pipelines.pose.calibration import calibrated
 from pipelines.pose.material import Parts, identity, motion_of, parts_of
 from pipelines.pose.models.convformer import ConvFormer, ConvFormerConfig
 from pipelines.pose.models.linear import LinearLifter, fit_linear
@@ -148,15 +149,7 @@ def _spread(m: PoseLifter, fitted: Fitted, clips: Sequence[Clip]) -> Tensor:
     both = _both(fitted, batch["x"])
     error = 1000 * np.linalg.norm((both[0] + both[1]) / 2 - batch["y"], axis=-1)
     apart = 1000 * np.linalg.norm(both[0] - both[1], axis=-1)
-    known = batch["known"]
-    square, gap = np.where(known, error**2, 0.0), np.where(known, apart**2, 0.0)
-    count = np.maximum(known.sum(0), 1)
-    centre = square.sum(0) / count, gap.sum(0) / count
-    top = float((np.where(known, gap - centre[1], 0.0) * np.where(known, square - centre[0], 0.0)).sum())
-    below = float(np.where(known, (gap - centre[1]) ** 2, 0.0).sum())
-    slope = max(0.0, top / below) if below else 0.0
-    constant = np.maximum(centre[0] - slope * centre[1], 1.0)
-    return torch.tensor([*np.sqrt(constant), np.sqrt(slope)], dtype=torch.float32)
+    return torch.from_numpy(calibrated(error, apart, batch["known"]))
 
 
 @torch.inference_mode()

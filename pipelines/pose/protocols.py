@@ -32,6 +32,7 @@ from pipelines.data.datasets.pose_splits import hold_out_clips
 from pipelines.data.datasets.pose_types import Camera, Clip
 from pipelines.data.datasets.pose_windows import resample
 from pipelines.errors import ConfigError, InputError
+from pipelines.pose.calibration import calibrated
 from pipelines.pose.material import View, identity, model_input
 from pipelines.pose.options import SKELETON
 from pipelines.training.randomness import derive_seed
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from pipelines.pose.engine import Fitted
     from pipelines.pose.pipeline import PoseLifter
 
-__all__ = ["NAME", "RealViews", "Seen", "Study", "calibrated", "fit_human36m", "human36m", "read_study", "view"]
+__all__ = ["NAME", "RealViews", "Seen", "Study", "fit_human36m", "human36m", "read_study", "view"]
 
 NAME = "Human3.6M"
 _POSES, _CAMERAS = "data_3d_h36m.npz", "cameras.json"
@@ -372,31 +373,3 @@ def _spread(m: PoseLifter, fitted: Fitted, seen: Sequence[Seen]) -> NDArray[np.f
         found.append((1000 * np.linalg.norm(points - one.truth[part], axis=-1), apart, known))
     error, apart, known = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return calibrated(error, apart, known)
-
-
-def calibrated(error: NDArray[Any], apart: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """mm of each joint, and mm a mm between two answers: squared errors as a constant and a share, by least squares.
-
-    Args:
-        error: (N, J) mm.
-        apart: (N, J) mm between the answers to a picture and its mirror image.
-        known: (N, J) which of them count.
-
-    Returns:
-        (J + 1,).
-
-    Complexity: O(N J).
-
-    Example:
-        >>> apart = np.random.default_rng(0).uniform(0, 10, (50, 2))
-        >>> calibrated(np.sqrt(9 + 4 * apart**2), apart, np.ones((50, 2), bool)).round(3).tolist()
-        [3.0, 3.0, 2.0]
-    """
-    square, gap = np.where(known, error**2, 0.0), np.where(known, apart**2, 0.0)
-    count = np.maximum(known.sum(0), 1)
-    middle, centre = square.sum(0) / count, gap.sum(0) / count
-    both = float((np.where(known, gap - centre, 0.0) * np.where(known, square - middle, 0.0)).sum())
-    own = float(np.where(known, (gap - centre) ** 2, 0.0).sum())
-    slope = max(0.0, both / own) if own else 0.0
-    constant = np.maximum(middle - slope * centre, 1.0)
-    return np.array([*np.sqrt(constant), np.sqrt(slope)], np.float32)
