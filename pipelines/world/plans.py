@@ -139,7 +139,6 @@ def plan(m: WorldModel, data: Any) -> Plans:
     from pipelines.world.planning import plan_environment
 
     options = m.planning
-    m.run.begin_training()
     outcome = plan_environment(
         str(data), observation=options.observation, episodes=options.episodes, steps=options.steps,
         recorded=options.recorded, seed=m.seed, say=m.run.say,

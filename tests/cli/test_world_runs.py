@@ -111,3 +111,15 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in done.err
     assert words in done.err
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_a_plan_is_a_file_with_its_companions(command: Any, tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("gymnasium")
+    line = "world plan --data CartPole-v1 --planning.episodes 1 --planning.steps 3 --planning.recorded 4 --json"
+    done = command(f"{line} --threads 1 -o plan.json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["returns"] == [3.0]
+    assert said["random_episodes"] == 100
+    assert {path.name for path in tmp_path.iterdir()} >= {"plan.json", "plan.json.report.html", "plan.json.config.yaml"}
+    assert not (tmp_path / "runs").exists()
