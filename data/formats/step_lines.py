@@ -12,11 +12,12 @@ from typing import Any, Protocol
 from pipelines.data.errors import InputError
 from pipelines.data.formats.labelled_roles import nearest
 
-__all__ = ["ID_NAMES", "Lines", "Step", "read_steps", "text_lines"]
+__all__ = ["ID_NAMES", "MISSING", "Lines", "Step", "is_value", "read_steps", "split_cells", "text_lines"]
 
 #: Columns that name the series of a step, unless the model has a variable of that name.
 ID_NAMES = ("id", "series", "series_id", "unique_id", "case_id")
-_MISSING = frozenset({"", "?", "na", "nan", "null", "none", "n/a"})
+#: Cells that say that there is no value, in small letters.
+MISSING = frozenset({"", "?", "na", "nan", "null", "none", "n/a"})
 _LARGEST = 3.4028235e38  # of float32
 _LONGEST = 1 << 20  # bytes of a line: a file without line ends must not be read whole
 _SHOWN = 8
@@ -146,8 +147,8 @@ class _Table:
     ) -> _Table:
         """What the first line says: names of columns, or a first step."""
         separator = next((mark for mark in "\t;," if mark in line), None)
-        cells = _cells(line, separator, where)
-        if not set(variables) <= set(cells) and all(_is_value(cell) for cell in cells):
+        cells = split_cells(line, separator, where)
+        if not set(variables) <= set(cells) and all(is_value(cell) for cell in cells):
             if id is not None:
                 found, cure = f"numbers: {line[:60]!r}", "add a header, or drop --columns.id"
                 raise InputError(f"no header, so no column '{id}'", where=where, found=found, cure=cure)
@@ -171,7 +172,7 @@ class _Table:
 
     def step(self, line: str, where: str) -> tuple[list[float], str | None]:
         """The values in the order of the variables, and the name of the series."""
-        cells = _cells(line, self.separator, where)
+        cells = split_cells(line, self.separator, where)
         if len(cells) != self.width:
             what = "cells as in the header" if self.header else "numbers"
             raise InputError(
@@ -241,7 +242,16 @@ class _Json:
         return [content[name] for name in self.variables], None if series is None else str(series)
 
 
-def _cells(line: str, separator: str | None, where: str) -> list[str]:
+def split_cells(line: str, separator: str | None, where: str) -> list[str]:
+    """The cells of one line of a table, quoted or not; None separates by white space.
+
+    Raises:
+        InputError: quotes that do not close.
+
+    Example:
+        >>> split_cells('1, "a,b"', ",", "line 1")
+        ['1', 'a,b']
+    """
     if '"' not in line:
         return [cell.strip() for cell in (line.split() if separator is None else line.split(separator))]
     try:
@@ -253,8 +263,14 @@ def _cells(line: str, separator: str | None, where: str) -> list[str]:
         raise InputError("the line cannot be split", where=where, found=f"{line[:60]!r} ({error})") from None
 
 
-def _is_value(cell: str) -> bool:
-    if cell.lower() in _MISSING:
+def is_value(cell: str) -> bool:
+    """Whether a cell is a number, or says that there is none.
+
+    Example:
+        >>> is_value("1e3"), is_value("n/a"), is_value("hip_x")
+        (True, True, False)
+    """
+    if cell.lower() in MISSING:
         return True
     try:
         float(cell)
@@ -264,7 +280,7 @@ def _is_value(cell: str) -> bool:
 
 
 def _number(cell: str, name: str, where: str) -> float:
-    if cell.lower() in _MISSING:
+    if cell.lower() in MISSING:
         return math.nan
     try:
         value = math.inf if "_" in cell else float(cell)  # Python reads 1_000 as a number; in data it is a slip

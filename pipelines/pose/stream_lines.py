@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.data.datasets.pose_skeletons import SKELETONS, by_count, skeleton
 from pipelines.data.errors import InputError
 from pipelines.data.formats.pose_source import PoseReading, whole
-from pipelines.data.formats.step_lines import Lines, text_lines
+from pipelines.data.formats.step_lines import MISSING, Lines, is_value, split_cells, text_lines
 
 __all__ = ["LineFrame", "known_counts", "read_frames"]
 
@@ -33,7 +32,6 @@ _FRAME = ("frame", "frame_id", "frame_index", "frame_number")
 _SURE = ("score", "confidence", "conf", "likelihood", "visibility", "c", "v")
 _WIDE = re.compile(rf"^(.+?)[_. ](x|y|{'|'.join(_SURE)})$", re.IGNORECASE)
 _COUNTED = re.compile(rf"^(x|y|{'|'.join(_SURE)})_?(\d{{1,3}})$", re.IGNORECASE)
-_MISSING = frozenset({"", "?", "na", "nan", "null", "none", "n/a"})
 _LARGEST = 1e9
 _MOST_JOINTS = 1000
 
@@ -162,8 +160,8 @@ class _Table:
     def of(cls, line: str, reading: PoseReading, where: str, say: Callable[[str], None] | None) -> _Table:
         """What the first line says: names of columns, or a first frame."""
         separator = next((mark for mark in "\t;," if mark in line), None)
-        cells = _cells(line, separator, where)
-        if all(_is_value(cell) for cell in cells):
+        cells = split_cells(line, separator, where)
+        if all(is_value(cell) for cell in cells):
             joints, numbers = _split_count(len(cells), reading, where)
             return cls(separator, len(cells), np.arange(len(cells)).reshape(joints, numbers), False)
         return cls._of_head(cells, separator, where, say)
@@ -208,7 +206,7 @@ class _Table:
 
     def frame(self, line: str, where: str) -> _Parts:
         """The frame of a line."""
-        cells = _cells(line, self.separator, where)
+        cells = split_cells(line, self.separator, where)
         if len(cells) != self.width:
             joints, numbers = self.places.shape
             expected = f"{self.width} ({joints} joints)"
@@ -355,28 +353,8 @@ def _first(content: dict[str, Any], names: Sequence[str]) -> Any:
     return next((content[name] for name in names if content.get(name) is not None), None)
 
 
-def _cells(line: str, separator: str | None, where: str) -> list[str]:
-    if '"' not in line:
-        return [cell.strip() for cell in (line.split() if separator is None else line.split(separator))]
-    try:
-        rows = csv.reader([line], delimiter=separator or " ", skipinitialspace=True, strict=True)
-        return [cell.strip() for cell in next(rows)]
-    except (csv.Error, StopIteration) as error:
-        raise InputError("the line cannot be split", where=where, found=f"{line[:60]!r} ({error})") from None
-
-
-def _is_value(cell: str) -> bool:
-    if cell.lower() in _MISSING:
-        return True
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _number(cell: str, name: str, where: str) -> float:
-    if cell.lower() in _MISSING:
+    if cell.lower() in MISSING:
         return math.nan
     try:
         value = math.inf if "_" in cell else float(cell)  # Python reads 1_000 as a number; in data it is a slip

@@ -110,9 +110,9 @@ class PlanOptions:
     """Planning in a gymnasium environment by the cross-entropy method."""
 
     observation: Literal["state", "pixels"] = "state"
-    """What is seen: the state vector, or rendered frames."""
+    """What is seen: the state vector, or rendered frames (CartPole is then played no better than at random)."""
     episodes: int = 5
-    """Episodes that are played with the plan, and as many at random beside."""
+    """Episodes that are played with the plan; at least 100 at random stand beside."""
     steps: int = 200
     """Most steps of an episode."""
     recorded: int = 200

@@ -138,18 +138,13 @@ def _first(m: WorldModel, episode: Episode, given: NDArray[np.float32] | None) -
         if not m.context <= first <= count:
             raise InputError("no such frame to begin with", where=f"start, {episode.name}", found=first,
                              expected=f"{m.context} to {count}")  # fmt: skip
-    elif given is not None or count < m.context + m.horizon or not _has_actions(m, episode, count):
+    elif given is not None or count < m.context + m.horizon:
         first = count
     else:
         first = count - m.horizon
     ahead = m.horizon - max(0, count - first)
     beyond = f", {ahead} of them after its end, of which no truth is known" if ahead else ""
     return first, f"frames {first} to {first + m.horizon - 1} of {count} are predicted{beyond}"
-
-
-def _has_actions(m: WorldModel, episode: Episode, count: int) -> bool:
-    """Whether the model needs no actions, or the episode has those of all its frames."""
-    return not m.state.wide or (episode.actions is not None and len(episode.actions) >= count - 1)
 
 
 def _actions(

@@ -320,3 +320,10 @@ def test_short_training_beats_the_last_frame() -> None:
     predicted = net.eval().rollout(held[:, :2], None, 1)[:, 0]
     ours, copied = (predicted - held[:, 2]).square().mean(), (held[:, 1] - held[:, 2]).square().mean()
     assert ours < 0.7 * copied
+
+
+def test_arguments_of_training_alone_are_taken_and_others_refused() -> None:
+    state = _filled(_released(8, layers=1, extra=False, hw=4))
+    from_fluidworld(state, diffusion_scale=0.5, grad_weight=1.0)
+    with pytest.raises(ConfigError, match="no such option"):
+        from_fluidworld(state, d=1)

@@ -27,7 +27,7 @@ _TRAINING = frozenset(
         *("var_target", "grad_weight", "deep_supervision", "deep_supervision_weight"),
         *("rdm_reg", "rdm_weight", "rdm_n_projections", "input_masking"),
         *("mask_ratio", "dt", "dropout", "use_memory_pump"),
-        *("diffusion_scale"),
+        "diffusion_scale",
     )
 )
 #: Those that have one value here.
