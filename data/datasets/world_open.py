@@ -8,6 +8,9 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.data.datasets.brain_walk import shown
 from pipelines.data.datasets.world_actions import add_beside, add_named_tables, add_table
 from pipelines.data.datasets.world_layouts import ARRAY_ENDINGS, Item, moving_mnist_layout, scan_folder, ucf101_part
@@ -33,6 +36,7 @@ __all__ = ["Progress", "WorldReading", "open_episodes"]
 #: Called with the name of a film that is being read, its frames so far, and how many there will be (or None).
 Progress = Callable[[str, int, int | None], object]
 _RATE = 1e-3  # rates that differ by less are one
+_HEADER = 0.02  # share by which time stamps of a steady film may be off its header's rate, since they are rounded
 
 
 def open_episodes(
@@ -242,12 +246,26 @@ class _Opening:
             cache=reading.cache,
             progress=None if told is None else lambda done, total: told(item.name, done, total),
         )
-        draft = Draft(
-            item.name, item.path.name, frames=frames, fps=reading.fps or facts.fps, notes=list(notes), whole=True
-        )
+        fps, said = reading.fps or facts.fps, list(notes)
+        if not images and reading.fps is None:
+            fps, more = _true_rate(times, facts.fps)
+            said += more
+        draft = Draft(item.name, item.path.name, frames=frames, fps=fps, notes=said, whole=True)
         draft.resampled = not images and reading.fps is not None
         draft.times = times if facts.fps or rate or not images else None
         return draft
+
+
+def _true_rate(times: NDArray[np.float64], told: float | None) -> tuple[float | None, list[str]]:
+    """Frames a second by the time stamps where the header tells another rate; films of variable rate do."""
+    spent = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+    if spent <= 0:
+        return told, []
+    mean = (len(times) - 1) / spent
+    if told is not None and abs(mean - told) <= _HEADER * told:
+        return told, []
+    header = "none" if told is None else f"{told:.4g} Hz"
+    return mean, [f"frame rate: {mean:.4g} Hz on average by the time stamps (the header's is {header})"]
 
 
 # All together

@@ -319,4 +319,6 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"  # small errors differ in later digits
+    return f"{value:,}" if isinstance(value, int) else str(value)

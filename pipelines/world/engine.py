@@ -31,6 +31,7 @@ __all__ = [
     "fit_parts",
     "fresh_net",
     "from_official",
+    "rebuilt",
     "restore",
     "rolled",
 ]
@@ -246,3 +247,11 @@ def encoded(fitted: Fitted, frames: NDArray[np.uint8], net: WorldNet | None = No
     device = next(used.parameters()).device
     parts = [frames[low : low + _BATCH] for low in range(0, len(frames), _BATCH)]
     return np.concatenate([used.encode(as_frames(part).to(device)).float().cpu().numpy() for part in parts])
+
+
+@torch.inference_mode()
+def rebuilt(fitted: Fitted, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames (T, C, H, W) in [0, 1] rebuilt from their own features alone, of frames (T, H, W, C)."""
+    net = fitted.module
+    features = net.encode(as_frames(frames).to(next(net.parameters()).device))
+    return net.decode(net.observe(net.start(features), features)[1]).float().cpu().numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,9 @@ from pipelines.errors import NothingToMeasure
 from pipelines.world import engine
 from pipelines.world.baselines import CopyLast, MeanFrame
 from pipelines.world.drift import Drift, DriftMeter
+from pipelines.world.holding import Holding, holding
 from pipelines.world.material import check_fit, episodes_of, fresh_parts
 from pipelines.world.metrics import FIGURES
-from pipelines.world.structure import structure
 from pipelines.world.tally import Tally
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ __all__ = ["evaluate"]
 
 _BATCH = 16  # windows that are rolled out at once
 _LONG = 64  # frames of the rollout that drift is told from
-_FEATURES = 256  # frames whose features are described
 
 
 def evaluate(m: WorldModel, data: Any) -> Evaluation:
@@ -47,12 +45,12 @@ def evaluate(m: WorldModel, data: Any) -> Evaluation:
     table = windows(fresh, m.context, m.horizon, m.split.stride)
     tally = _measured(m, table)
     drifts = _drifts(m, fresh)
-    scores = structure(_features(m, fresh))
+    held = holding(m, fresh)
     notes += [*table.notes, *tally.notes()]
     wide = m.state.wide
     if not wide and any(episode.actions is not None for episode in fresh):
         notes.append("the model knows no actions: those of the episodes are not used")
-    return _summary(m, fresh, table, tally, drifts, scores, notes)
+    return _summary(m, fresh, table, tally, drifts, held, notes)
 
 
 def _baselines(m: WorldModel) -> dict[str, Any]:
@@ -99,23 +97,8 @@ def _drifts(m: WorldModel, episodes: Sequence[Episode]) -> Drift | None:
     return meter.result()
 
 
-def _features(m: WorldModel, episodes: Sequence[Episode]) -> np.ndarray:
-    """Features of frames evenly over all episodes."""
-    frames = sum(len(one) for one in episodes)
-    step = max(1, -(-frames // _FEATURES))
-    found = []
-    offset = 0
-    for one in episodes:
-        places = range(-offset % step, len(one), step)
-        offset += len(one)
-        stack = [one.frames.read(place, place + 1) for place in places]
-        if stack:
-            found.append(engine.encoded(m.state, np.concatenate(stack)))
-    return np.concatenate(found)
-
-
 def _summary(
-    m: WorldModel, episodes: list[Episode], table: Windows, tally: Tally, drifts: Drift | None, scores: Any,
+    m: WorldModel, episodes: list[Episode], table: Windows, tally: Tally, drifts: Drift | None, held: Holding,
     notes: list[str],
 ) -> Evaluation:  # fmt: skip
     found = tally.figures()
@@ -127,23 +110,23 @@ def _summary(
     protocol = (
         f"rollouts of {m.horizon} frames after {m.context} seen, all windows with stride {m.split.stride}, "
         f"{height} x {width} px, {channels} channels, {rate}; figures over all frames and at each horizon; errors of "
-        "values in [0, 1]"
+        "values in [0, 1]; rebuild_mse of each frame from its own features"
     )
     metrics = {name: float(found[name]) for name in FIGURES if name in found}
     baselines = {
         name: {metric: float(rows[metric]) for metric in FIGURES if metric in rows}
         for name, rows in found["baselines"].items()
     }
+    metrics["rebuild_mse"] = held.rebuilt
+    if held.mean is not None:
+        baselines["mean_frame"]["rebuild_mse"] = held.mean
     details: dict[str, Any] = {
         "baselines_by_horizon": {name: _by_step(rows["horizons"]) for name, rows in found["baselines"].items()},
         "better": _better(tally),
-        "structure": {name: _number(value) for name, value in vars(scores).items()},
+        **held.details(),
     }
     if drifts is not None:
         details["drift"] = drifts.to_dict()
-    probes = _probes(m, episodes)
-    if probes:
-        details["probes"] = probes
     return Evaluation(
         model=m.model,
         protocol=protocol,
@@ -157,18 +140,14 @@ def _summary(
         details=details,
         notes=tuple(dict.fromkeys(notes)),
         facts={"episodes": len(episodes), "frames": sum(map(len, episodes)), "size": f"{height} x {width}"},
-        figures=_figures(m, found, spans, drifts),
-        tables=[_table(m, found)],
+        figures=[*_figures(m, found, spans, drifts), *held.figures()],
+        tables=[_table(m, found), *held.tables()],
     )
 
 
 def _by_step(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     names = [name for name in FIGURES if all(name in row for row in rows)]
     return {name: [float(row[name]) for row in rows] for name in names}
-
-
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _better(tally: Tally) -> dict[str, Any]:
@@ -181,13 +160,6 @@ def _better(tally: Tally) -> dict[str, Any]:
             "surely_lower_at": [step for step, gap in rows if gap.hi < 0],
         }
     return out
-
-
-def _probes(m: WorldModel, episodes: list[Episode]) -> dict[str, Any]:
-    """What linear probes read from features of the true states, where the episodes tell them."""
-    from pipelines.world.probing import probed
-
-    return probed(m, episodes)
 
 
 def _table(m: WorldModel, found: dict[str, Any]) -> Table:

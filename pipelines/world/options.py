@@ -110,13 +110,16 @@ class PlanOptions:
     """Planning in a gymnasium environment by the cross-entropy method."""
 
     observation: Literal["state", "pixels"] = "state"
-    """What is seen: the state vector, or rendered frames (CartPole is then played no better than at random)."""
+    """What is seen: the state vector, or rendered frames."""
     episodes: int = 5
     """Episodes that are played with the plan; at least 100 at random stand beside."""
     steps: int = 200
     """Most steps of an episode."""
-    recorded: int = 200
-    """Random episodes that the model is learned from."""
+    recorded: int | None = None
+    """Random episodes that the model is learned from (200 from states, 400 from pixels)."""
+    rounds: int | None = None
+    """Rounds of learning (1 from states, 3 from pixels): after each but the last, as many more episodes are played with
+    the plan and learned from too."""
 
 
 _COMMON = {"dim": 128, "patch": 4}

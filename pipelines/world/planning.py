@@ -89,8 +89,8 @@ def plan_environment(
     observation: Literal["state", "pixels"] = "state",
     episodes: int = 5,
     steps: int = 200,
-    recorded: int = 200,
-    rounds: int = 1,
+    recorded: int | None = None,
+    rounds: int | None = None,
     seed: int = 0,
     horizon: int | None = None,
     options: CemOptions | None = None,
@@ -107,15 +107,16 @@ def plan_environment(
         observation: what is learned from and planned on: the state vector, or frames.
         episodes: played with the plan.
         steps: at most so many an episode, at random and with the plan.
-        recorded: random episodes to learn from, at least 2; a tenth is kept for measuring the model.
-        rounds: of learning; after each but the last, ``episodes`` more episodes are played with the plan, from
-            beginnings of their own, and learned from too.
+        recorded: random episodes to learn from, at least 2; None: 200 from states, 400 from pixels. A tenth is kept for
+            measuring the model.
+        rounds: of learning; None: 1 from states, 3 from pixels. After each but the last, ``episodes`` more episodes
+            are played with the plan, from beginnings of their own, and learned from too.
         seed: of everything. No episode that counts was learned from.
-        horizon: steps of a plan; None: 25 from states, 12 from pixels.
-        options: of the search; None: the defaults from states, half as many candidates from pixels.
+        horizon: steps of a plan; None: 25 from states, 20 from pixels.
+        options: of the search; None: the defaults.
         discount: of a reward one step later.
-        learn: makes a model from episodes and measures it on others; None: an ensemble on states, or a small world
-            model of frames with a reward head.
+        learn: makes a model from episodes and measures it on others; None: `learn_states`, or from pixels
+            `learn_frames`, small recurrent models. `learn_pixels` learns or takes a world model (FluidWorld, ...).
         view: size and colour of the frames (64 x 64, grey), repeat, and options of the environment, as `record` takes
             them.
         film: keep the frames of the first episode.
@@ -136,18 +137,20 @@ def plan_environment(
         >>> outcome.returns, outcome.to_dict()["random_episodes"]
         ((3.0, 3.0), 100)
     """
-    _checked(episodes, steps, recorded, rounds, observation)
     pixels = observation == "pixels"
+    recorded = (400 if pixels else 200) if recorded is None else recorded
+    rounds = (3 if pixels else 1) if rounds is None else rounds
+    _checked(episodes, steps, recorded, rounds, observation)
     if learn is None and pixels:
-        from pipelines.world.planning_pixels import learn_pixels
+        from pipelines.world.planning_frames import learn_frames
 
-        learn = learn_pixels
+        learn = learn_frames
     shown: dict[str, Any] = {"size": (64, 64), "colour": "grey"} if pixels else {}
     task = _Task(
         name, {"steps": steps, "observation": observation, **shown, **(view or {})}, say or (lambda text: None)
     )
-    horizon = (12 if pixels else 25) if horizon is None else horizon
-    options = CemOptions(candidates=32 if pixels else 64) if options is None else options
+    horizon = (20 if pixels else 25) if horizon is None else horizon
+    options = CemOptions() if options is None else options
     space = task.space(seed)
     planner = Planner(_Nothing(), space, horizon, options, discount, seed)
     # Nothing may be learned from the beginnings that count, so that each part has seeds of its own.

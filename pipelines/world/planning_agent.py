@@ -5,6 +5,7 @@ Shapes: N plans, H steps, A numbers of an action, M opinions (members of an ense
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.world.models.shell import WorldNet, WorldState
     from pipelines.world.models.state_model import RewardHead, StateModel
 
-__all__ = ["Imagined", "PixelDynamics", "Planner", "PlanningModel", "StateDynamics", "discounted"]
+__all__ = ["Glimpse", "Imagined", "PixelDynamics", "Planner", "PlanningModel", "StateDynamics", "discounted"]
 
 
 class Imagined(NamedTuple):
@@ -77,49 +78,82 @@ class StateDynamics:
         return Imagined(step.rewards, step.goes_on.sigmoid())
 
 
+class Glimpse(NamedTuple):
+    """The last frames of an episode, what was done between them, and what a model makes of both.
+
+    Attributes:
+        frames: (1, k, C, h, w) in [0, 1].
+        actions: (1, k - 1, A).
+        belief: a model's own.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    belief: Any
+
+    @classmethod
+    def first(cls, observation: NDArray[Any], actions: int, watch: Callable[[Tensor, Tensor], Any]) -> Glimpse:
+        """After the first frame (h, w, C) uint8; `watch` makes a belief of frames and actions."""
+        import torch
+
+        frames, none = _as_input(observation), torch.zeros(1, 0, actions)
+        return cls(frames, none, watch(frames, none))
+
+    def then(
+        self, action: NDArray[np.float32], observation: NDArray[Any], most: int, watch: Callable[[Tensor, Tensor], Any]
+    ) -> Glimpse:
+        """After one more action (A,) and frame; at most so many frames are kept."""
+        import torch
+
+        given = torch.from_numpy(np.array(action, np.float32))[None, None]
+        frames = torch.cat([self.frames, _as_input(observation)], 1)[:, -most:]
+        actions = torch.cat([self.actions, given], 1)[:, self.actions.shape[1] + 2 - frames.shape[1] :]
+        return Glimpse(frames, actions, watch(frames, actions))
+
+
 class PixelDynamics:
     """Plans in a world model of frames: all plans evolve in one batch, a head reads rewards from the features.
 
     Args:
         net: a world model that takes actions, in eval mode.
         head: trained on its features.
+        context: frames that are watched anew before each action: as many as it learned to begin with, since what it
+            would believe after more of them was never trained.
 
     Example:
         >>> import torch
         >>> from pipelines.world.models import build_world
         >>> from pipelines.world.models.state_model import RewardHead
         >>> net = build_world("convlstm", dim=8, hidden=8, bottleneck=8, stimulus=2, channels=1, height=16, width=16)
-        >>> model = PixelDynamics(net.eval(), RewardHead(8))
+        >>> model = PixelDynamics(net.eval(), RewardHead(8), context=3)
         >>> model.imagine(model.begin(np.zeros((16, 16, 1), np.uint8)), torch.zeros(3, 5, 2)).goes_on.shape
         torch.Size([1, 3, 5])
     """
 
-    def __init__(self, net: WorldNet, head: RewardHead) -> None:
-        self.net, self.head = net, head
+    def __init__(self, net: WorldNet, head: RewardHead, context: int) -> None:
+        self.net, self.head, self.context = net, head, context
 
-    def begin(self, observation: NDArray[Any]) -> WorldState:
-        """The state after the first frame (h, w, C) uint8."""
+    def begin(self, observation: NDArray[Any]) -> Glimpse:
+        """What is believed after the first frame (h, w, C) uint8."""
+        return Glimpse.first(observation, self.net.config.stimulus, self._watch)
+
+    def follow(self, belief: Glimpse, action: NDArray[np.float32], observation: NDArray[Any]) -> Glimpse:
+        """What is believed after an action (A,) and the frame that was seen then."""
+        return belief.then(action, observation, self.context, self._watch)
+
+    def _watch(self, frames: Tensor, actions: Tensor) -> WorldState:
         import torch
 
         with torch.no_grad():
-            features = self.net.encode(_as_input(observation))
-            return self.net.write(self.net.start(features), features)
+            return self.net.watch(frames, actions)
 
-    def follow(self, belief: WorldState, action: NDArray[np.float32], observation: NDArray[Any]) -> WorldState:
-        """Evolve by the action (A,), then write the frame that was seen."""
-        import torch
-
-        with torch.no_grad():
-            evolved = self.net.evolve(belief, torch.from_numpy(np.array(action, np.float32))[None])
-            return self.net.write(evolved, self.net.encode(_as_input(observation)))
-
-    def imagine(self, belief: WorldState, plans: Tensor) -> Imagined:
+    def imagine(self, belief: Glimpse, plans: Tensor) -> Imagined:
         """What plans (N, H, A) would earn; memory does not grow with H."""
         import torch
 
         rewards, goes_on = [], []
         with torch.no_grad():
-            state = belief.repeat(len(plans))
+            state: WorldState = belief.belief.repeat(len(plans))
             for step in range(plans.shape[1]):
                 state = self.net.evolve(state, plans[:, step])
                 reward, logit = self.head(self.net.read(state))
@@ -130,10 +164,10 @@ class PixelDynamics:
 
 
 def _as_input(frame: NDArray[Any]) -> Tensor:
-    """A frame (h, w, C) uint8 as (1, C, h, w) in [0, 1]."""
+    """A frame (h, w, C) uint8 as (1, 1, C, h, w) in [0, 1]."""
     import torch
 
-    return torch.from_numpy(np.moveaxis(np.asarray(frame), 2, 0)[None].astype(np.float32) / 255)
+    return torch.from_numpy(np.moveaxis(np.asarray(frame), 2, 0)[None, None].astype(np.float32) / 255)
 
 
 def discounted(imagined: Imagined, discount: float) -> Tensor:

@@ -17,14 +17,15 @@ from pipelines.data.datasets.world_env import EnvironmentEpisode
 from pipelines.errors import ConfigError, InputError
 from pipelines.world.planning_agent import PixelDynamics
 from pipelines.world.planning_training import ModelErrors
+from pipelines.world.planning_windows import FrameRollouts, PixelWindows, frame_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.world.models.shell import WorldNet
+    from pipelines.world.models.shell import WorldNet, WorldState
     from pipelines.world.models.state_model import RewardHead
 
-__all__ = ["PixelOptions", "PixelWindows", "learn_pixels"]
+__all__ = ["PixelOptions", "learn_pixels"]
 
 #: Sizes of the small world models that are built for planning.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -68,85 +69,6 @@ class PixelOptions:
                 raise ConfigError("out of range", where=name, found=value, expected="a whole number from 1")
         if not 0 <= self.ends <= 1:
             raise ConfigError("out of range", where="ends", found=self.ends, expected="0 to 1")
-
-
-class PixelWindows:
-    """Windows of K + F frames out of episodes, with the actions, rewards and ends of the F free steps.
-
-    Args:
-        episodes: with frames, actions and rewards.
-        context: K.
-        free: F.
-
-    Attributes:
-        length: K + F. short: episodes that have fewer frames and are left out.
-
-    Raises:
-        InputError: no episode is long enough, frames of different sizes, or an episode without actions.
-
-    Complexity: the frames are held as bytes, T h w C.
-
-    Example:
-        >>> from pipelines.data.datasets.world_env import record
-        >>> windows = PixelWindows(record("CartPole-v1", episodes=2, steps=12, size=(16, 16)), context=2, free=3)
-        >>> frames, actions, rewards, goes_on = windows.take(np.array([0, 1]))
-        >>> frames.shape, actions.shape, goes_on.shape
-        (torch.Size([2, 5, 3, 16, 16]), torch.Size([2, 4, 2]), torch.Size([2, 3]))
-    """
-
-    def __init__(self, episodes: Sequence[EnvironmentEpisode], context: int, free: int) -> None:
-        self.context, self.free, self.length = context, free, context + free
-        length = self.length
-        whole = [one for one in episodes if len(one) >= length]
-        self.short = len(episodes) - len(whole)
-        if not whole:
-            longest = max((len(one) for one in episodes), default=0)
-            cure = "record longer episodes, or fewer frames of context and free steps"
-            raise InputError("no episode is long enough to learn from", where="episodes", found=f"{longest} frames",
-                             expected=f"at least {length}", cure=cure)  # fmt: skip
-        if len({one.shape[1:] for one in whole}) > 1 or not all(whole[0].shape[1:]):
-            raise InputError("frames of different sizes, or none", where="episodes", found=whole[0].shape[1:])
-        frames, actions, rewards, goes_on, starts, last = [], [], [], [], [], []
-        offset = 0
-        for one in whole:
-            if one.actions is None or one.rewards is None:
-                raise InputError("nothing to learn from", where=one.name, expected="actions and rewards")
-            count = len(one)
-            frames.append(np.moveaxis(one.frames.read(0, count), 3, 1))
-            # One row a frame in all tables: the last frame's action and reward are never read.
-            actions.append(np.concatenate([one.actions[: count - 1], np.zeros_like(one.actions[:1])]))
-            rewards.append(np.append(one.rewards, 0.0).astype(np.float32))
-            going = np.ones(count, np.float32)
-            if one.ended == "terminated":
-                going[count - 2] = 0.0
-            goes_on.append(going)
-            starts.append(np.arange(offset, offset + count - length + 1))
-            last.append(len(np.concatenate(starts)) - 1)
-            offset += count
-        self.frames, self.actions = np.concatenate(frames), np.concatenate(actions)
-        self.rewards, self.goes_on = np.concatenate(rewards), np.concatenate(goes_on)
-        self.starts, self.last = np.concatenate(starts), np.array(last)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frames (B, K + F, C, h, w) in [0, 1], actions (B, K + F - 1, A), rewards (B, F) and going on (B, F)."""
-        import torch
-
-        begin = self.starts[rows][:, None]
-        steps = begin + np.arange(self.context + self.free)
-        free = begin + np.arange(self.context - 1, self.context - 1 + self.free)
-        frames = torch.from_numpy(self.frames[steps]).float() / 255
-        rest = (self.actions[steps[:, :-1]], self.rewards[free], self.goes_on[free])
-        actions, rewards, goes_on = (torch.from_numpy(part) for part in rest)
-        return frames, actions, rewards, goes_on
-
-    def draw(self, count: int, ends: float, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Numbers of windows: a share of them the last one of an episode, the others any."""
-        rows = rng.integers(len(self.starts), size=count)
-        at_end = rng.random(count) < ends
-        return np.where(at_end, self.last[rng.integers(len(self.last), size=count)], rows)
 
 
 def learn_pixels(
@@ -217,16 +139,19 @@ def learn_pixels(
         sketch = _Sketch(built.config.dim, built.config.patch, windows.frames)
     head.standardise(torch.from_numpy(windows.rewards))
     _fit(built, head, sketch, windows, options, seed, trained=net is not None, progress=progress)
-    notes = ()
-    if windows.short:
-        notes = (
-            f"{windows.short} of {len(learned)} episodes are shorter than {windows.length} frames: not learned from",
-        )
 
-    def draw(features: Tensor, last: Tensor) -> Tensor:
+    def draw(state: WorldState, last: Tensor) -> Tensor:
+        features = built.read(state)
         return sketch.drawn(features) if net is None else net.decode(features, net.base_of(last))
 
-    return PixelDynamics(built, head), _errors(built, head, draw, held, horizon, options, notes)
+    rollouts = FrameRollouts(
+        watch=built.watch,
+        act=lambda state, action: built.imagined(built.evolve(state, action)),
+        tell=lambda state: head(built.read(state)),
+        draw=draw,
+    )
+    notes = windows.notes(len(learned))
+    return PixelDynamics(built, head, options.context), frame_errors(rollouts, held, horizon, options.context, notes)
 
 
 class _Sketch:
@@ -320,66 +245,3 @@ def _fit(
             progress(step + 1, float(loss.detach()))
     net.eval()
     head.eval()
-
-
-def _errors(
-    net: WorldNet,
-    head: RewardHead,
-    draw: Callable[[Tensor, Tensor], Tensor],
-    held: Sequence[EnvironmentEpisode],
-    horizon: int,
-    options: PixelOptions,
-    notes: tuple[str, ...],
-) -> ModelErrors | None:
-    """How far frames, rewards and ends are off on windows of other episodes; None where none is long enough.
-
-    `draw` makes frames (B, C, h, w) in [0, 1] of features and the last frame that was seen.
-    """
-    import torch
-
-    if max((len(one) for one in held), default=0) < options.context + horizon:
-        return None
-    windows = PixelWindows(held, options.context, horizon)
-    if windows.short:
-        notes += (f"{windows.short} of {len(held)} episodes are shorter than {windows.length} frames: not measured on",)
-    sums: dict[str, list[Tensor]] = {name: [] for name in ("step", "moved", "far", "still", "reward", "ends", "false")}
-    mean = torch.from_numpy(windows.frames.mean(0, dtype=np.float64)).float() / 255
-    for begin in range(0, len(windows), 32):
-        rows = np.arange(begin, min(begin + 32, len(windows)))
-        frames, actions, rewards, goes_on = windows.take(rows)
-        with torch.no_grad():
-            state = net.watch(frames[:, : options.context], actions[:, : options.context - 1])
-            last = frames[:, options.context - 1]
-            for step in range(horizon):
-                state = net.imagined(net.evolve(state, actions[:, options.context - 1 + step]))
-                reward, logit = head(net.read(state))
-                sums["reward"].append((reward - rewards[:, step]).flatten())
-                sums["ends"].append((logit < 0)[goes_on[:, step] == 0].float())
-                sums["false"].append((logit < 0)[goes_on[:, step] == 1].float())
-                if step in (0, horizon - 1):
-                    truth = frames[:, options.context + step]
-                    off, moved = draw(net.read(state), last) - truth, last - truth
-                    if step == 0:
-                        sums["step"].append(off.flatten())
-                        sums["moved"].append(moved.flatten())
-                    if step == horizon - 1:
-                        sums["far"].append(off.flatten())
-                        sums["still"].append(moved.flatten())
-    found = {name: torch.cat(parts) for name, parts in sums.items()}
-    spread = max(_rms(torch.from_numpy(windows.frames).float() / 255 - mean), 1e-12)
-    return ModelErrors(
-        step=_rms(found["step"]) / max(_rms(found["moved"]), 1e-12),
-        rollout=_rms(found["far"]) / spread,
-        still=_rms(found["still"]) / spread,
-        horizon=horizon,
-        rollouts=len(windows),
-        reward=_rms(found["reward"]),
-        ends_found=float(found["ends"].mean()) if len(found["ends"]) else None,
-        false_ends=float(found["false"].mean()) if len(found["false"]) else 0.0,
-        transitions=len(found["reward"]),
-        notes=notes,
-    )
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.double().square().mean().sqrt())

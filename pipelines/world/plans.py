@@ -141,9 +141,9 @@ def plan(m: WorldModel, data: Any) -> Plans:
     options = m.planning
     outcome = plan_environment(
         str(data), observation=options.observation, episodes=options.episodes, steps=options.steps,
-        recorded=options.recorded, seed=m.seed, say=m.run.say,
+        recorded=options.recorded, rounds=options.rounds, seed=m.seed, say=m.run.say,
     )  # fmt: skip
-    name = "state ensemble" if options.observation == "state" else "world model with a reward head"
+    name = "state ensemble" if options.observation == "state" else "recurrent models of frames"
     stamp = Provenance.now(data=str(data), model=name, seed=m.seed, weights="learned in this run")
     return Plans(outcome, stamp)
 

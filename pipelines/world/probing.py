@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,14 @@ from pipelines.world.probes import Probe, Series, compare, pixels, pooled
 if TYPE_CHECKING:
     from pipelines.world.pipeline import WorldModel
 
-__all__ = ["probed"]
+__all__ = ["probed", "told"]
 
 _FRAMES = 2000  # frames that probes are fitted and measured on
 _LEAST = 60
 _GRID = 4  # features are averaged over so many places a side
 
 
-def probed(m: WorldModel, episodes: Sequence[Episode]) -> dict[str, Any]:
+def probed(m: WorldModel, episodes: Sequence[Episode]) -> dict[str, dict[str, Probe]]:
     """R2 of ridge probes for positions and velocities, from the model's features, raw pixels and an untrained network.
 
     Episodes that were not learned from are divided once more: a probe is fitted on some and measured on others.
@@ -31,8 +32,8 @@ def probed(m: WorldModel, episodes: Sequence[Episode]) -> dict[str, Any]:
         episodes: that the model has not seen; those without states are left out.
 
     Returns:
-        kind -> "position" and "velocity" -> "mean_r2", "r2" by state, "frames"; empty without states or with fewer
-        than 60 frames.
+        kind ("model", "untrained", "pixels") -> "position" and "velocity" -> the probe; empty without states or with
+        fewer than 60 frames.
     """
     held = [one for one in episodes if one.states is not None]
     chosen, count = list[Episode](), 0
@@ -51,8 +52,12 @@ def probed(m: WorldModel, episodes: Sequence[Episode]) -> dict[str, Any]:
         sets["model"].append(Series(one.name, pooled(engine.encoded(m.state, frames), _GRID), states))
         sets["untrained"].append(Series(one.name, pooled(engine.encoded(m.state, frames, untrained), _GRID), states))
         sets["pixels"].append(Series(one.name, pixels(frames.transpose(0, 3, 1, 2)), states))
-    found = compare(sets, names)
-    return {kind: {target: _told(probe) for target, probe in rows.items()} for kind, rows in found.items()}
+    return compare(sets, names)
+
+
+def told(probes: Mapping[str, Mapping[str, Probe]]) -> dict[str, Any]:
+    """Probes as plain values: kind -> target -> "mean_r2", "r2" by state with its interval, "frames"."""
+    return {kind: {target: _told(probe) for target, probe in rows.items()} for kind, rows in probes.items()}
 
 
 def _width(episode: Episode) -> int:
@@ -60,8 +65,9 @@ def _width(episode: Episode) -> int:
 
 
 def _told(probe: Probe) -> dict[str, Any]:
+    mean = float(probe.mean_r2)
     return {
-        "mean_r2": float(probe.mean_r2),
+        "mean_r2": mean if math.isfinite(mean) else None,
         "r2": {name: [span.value, span.lo, span.hi] for name, span in probe.r2.items()},
         "frames": probe.test_rows,
     }

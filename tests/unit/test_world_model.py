@@ -234,3 +234,37 @@ def test_as_frames() -> None:
     assert frames.shape == (2, 3, 3, 4, 6)
     assert frames.is_contiguous()
     assert torch.equal(frames[1, 2, 0], torch.from_numpy(stored[1, 2, :, :, 0]).float() / 255)
+
+
+def test_an_evaluation_tells_what_features_hold() -> None:
+    episodes = [
+        dataclasses.replace(
+            moving(f"e{seed}", 40, actions=True, seed=seed),
+            states=np.linspace(0, seed, 40, dtype=np.float32)[:, None] ** 2,
+            state_names=("place",),
+        )
+        for seed in range(8)
+    ]
+    model = WorldModel(**TINY | {"split": SplitOptions(share=0.25)})
+    model.fit(episodes)
+    found = model.evaluate(episodes)
+    assert [table.title for table in found.tables] == ["By horizon", "Features", "Linear probes"]
+    assert {row[0] for row in found.tables[1].rows} >= {"effective_rank", "morans_i"}
+    assert {row[2] for row in found.tables[2].rows} == {"model", "untrained", "pixels"}
+    assert set(found.details["probes"]["model"]) == {"position", "velocity"}
+    assert found.figures[-1][0] == "Linear probes"
+    assert found.figures[-1][2]().axes
+    # Each frame is rebuilt by itself: the same by hand.
+    fresh, _ = fresh_parts(episodes_of(model, episodes)[0], model.state.borders())
+    wrong, still, count = 0.0, 0.0, 0
+    for one in fresh:
+        for number in range(len(one)):
+            frame = as_frames(one.frames.read(number, number + 1))
+            with torch.no_grad():
+                recon = model.state.module(frame)["x_recon"]
+            wrong += float((recon - frame).double().square().sum())
+            still += float((torch.from_numpy(model.state.mean) - frame).double().square().sum())
+            count += frame.numel()
+    assert found.metrics["rebuild_mse"] == pytest.approx(wrong / count, rel=1e-4)
+    assert found.baselines["mean_frame"]["rebuild_mse"] == pytest.approx(still / count, rel=1e-4)
+    assert "rebuild_mse" not in found.baselines["copy_last"]

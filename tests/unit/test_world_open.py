@@ -526,6 +526,18 @@ def test_a_film(film: pathlib.Path) -> None:
     assert seen[-1][:2] == ("clip", 12)
 
 
+def test_a_film_of_variable_rate_has_the_rate_of_its_stamps(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "slow.gif"
+    shades = [Image.new("L", (16, 16), 20 * k) for k in range(8)]
+    shades[0].save(path, save_all=True, append_images=shades[1:], duration=[100, 100, 900, 100, 500, 100, 100, 100])
+    episode = one(open_episodes(path, WorldReading(size=(8, 8))))
+    assert episode.fps == pytest.approx(7 / 1.9, rel=0.01)
+    assert any(note.startswith("frame rate: 3.684 Hz on average by the time stamps") for note in episode.notes)
+    even = one(open_episodes(path, WorldReading(size=(8, 8), fps=5)))
+    assert even.fps == 5
+    assert not any("header's" in note for note in even.notes)
+
+
 def test_actions_beside_a_film_by_row_by_frame_and_by_time(film: pathlib.Path, tmp_path: pathlib.Path) -> None:
     small = WorldReading(size=(8, 8))
     rows = "push,key\n" + "".join(f"{k / 4},{'ab'[k % 2]}\n" for k in range(11))

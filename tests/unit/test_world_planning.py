@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium")
+gymnasium = pytest.importorskip("gymnasium")
 torch = pytest.importorskip("torch")
 
 from pipelines.data.datasets.world_env import ActionSpace, record  # noqa: E402
 from pipelines.errors import ConfigError, InputError  # noqa: E402
 from pipelines.world.models import build_world  # noqa: E402
+from pipelines.world.models.frame_model import FrameConfig, FrameModel  # noqa: E402
 from pipelines.world.models.state_model import RewardHead, StateConfig, StateModel  # noqa: E402
 from pipelines.world.planning import (  # noqa: E402
     CemOptions,
@@ -28,8 +29,10 @@ from pipelines.world.planning import (  # noqa: E402
     shifted,
 )
 from pipelines.world.planning_agent import Imagined  # noqa: E402
-from pipelines.world.planning_pixels import PixelOptions, PixelWindows, learn_pixels  # noqa: E402
+from pipelines.world.planning_frames import FrameOptions, learn_frames  # noqa: E402
+from pipelines.world.planning_pixels import PixelOptions, learn_pixels  # noqa: E402
 from pipelines.world.planning_training import Transitions, fit_state_model, model_errors, transitions  # noqa: E402
+from pipelines.world.planning_windows import PixelWindows  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +300,10 @@ def small_net(**more: Any) -> Any:
 
 def test_plans_in_a_world_of_frames_are_the_rollouts_one_by_one() -> None:
     net, head = small_net(), RewardHead(8)
-    model, frames = PixelDynamics(net, head), np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1), dtype=np.uint8)
+    model, frames = (
+        PixelDynamics(net, head, 2),
+        np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1), dtype=np.uint8),
+    )
     action, plans = np.array([1.0, 0.0], np.float32), torch.eye(2)[torch.tensor([[0, 1, 1], [1, 0, 1]])]
     belief = model.follow(model.begin(frames[0]), action, frames[1])
     found = model.imagine(belief, plans)
@@ -364,3 +370,120 @@ def test_states_plan_through_the_same_door() -> None:
     assert bool(((found.goes_on > 0) & (found.goes_on < 1)).all())
     episodes = record("CartPole-v1", episodes=2, steps=4, observation="state")
     assert model_errors(model.model, episodes, horizon=50).rollout is None
+
+
+def test_frames_are_seen_through_their_principal_components() -> None:
+    """The oracle is scikit-learn's decomposition; a picture that never changes has no components."""
+    from sklearn.decomposition import PCA
+
+    frames = np.random.default_rng(0).random((30, 2, 4, 5)).astype(np.float32)
+    model = FrameModel(FrameConfig(pixels=40, actions=1, components=6, dim=4))
+    model.look(torch.from_numpy(frames), torch.arange(5.0))
+    peer = PCA(6).fit(frames.reshape(30, 40))
+    ours = (model.embed(torch.from_numpy(frames)) * model.scale).numpy()
+    theirs = peer.transform(frames.reshape(30, 40))
+    assert np.allclose(np.abs(ours), np.abs(theirs), atol=1e-4)
+    assert np.allclose(model.embed(torch.from_numpy(frames)).square().mean(0), 1, atol=1e-4)
+    back = model.frame(model.embed(torch.from_numpy(frames))).numpy()
+    assert np.allclose(back, peer.inverse_transform(theirs), atol=1e-4)
+    model.look(torch.ones(5, 2, 4, 5), torch.ones(5))
+    assert not model.embed(torch.ones(1, 2, 4, 5)).any()
+    assert bool(torch.isfinite(model.embed(torch.rand(1, 2, 4, 5))).all())
+    with pytest.raises(InputError, match="not frames"):
+        model.look(torch.full((3, 2, 4, 5), float("nan")), torch.ones(3))
+    with pytest.raises(InputError, match="not frames"):
+        model.embed(torch.zeros(1, 1, 4, 5))
+
+
+class Dot(gymnasium.Env):
+    """A bright column on a ring of 4 places, moved left or right or left alone; only the last place earns."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 1), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(4))
+        return self.picture(), {}
+
+    def step(self, action: Any) -> Any:
+        self.place = (self.place + int(action) - 1) % 4
+        return self.picture(), float(self.place == 3), False, False, {}
+
+    def picture(self) -> np.ndarray:
+        out = np.zeros((8, 8, 1), np.uint8)
+        out[:, 2 * self.place : 2 * self.place + 2] = 200
+        return out
+
+
+@pytest.fixture
+def dot() -> Any:
+    gymnasium.register("Dot-v0", entry_point=Dot)
+    yield "Dot-v0"
+    gymnasium.registry.pop("Dot-v0")
+
+
+def test_a_small_model_of_frames_learns_a_small_world_and_plans_in_it(dot: str) -> None:
+    options = FrameOptions(updates=350, batch=32, components=3, members=1, free=3, learning_rate=4e-3, decay=0.01,
+                           noise=0.02, frames=1.0, ends=0.0)  # fmt: skip
+
+    def learn(*given: Any) -> Any:
+        return learn_frames(*given, options=options)
+
+    view = {"size": None, "colour": "grey"}
+    outcome = plan_environment(dot, observation="pixels", episodes=2, steps=20, recorded=20, horizon=4, learn=learn,
+                               view=view, rounds=1)  # fmt: skip
+    found = outcome.errors[0]
+    assert found.rollout is not None
+    assert found.still is not None
+    assert found.rollout < 0.5 * found.still  # far better than a frame that stays
+    assert found.reward < 0.2
+    assert min(outcome.returns) >= 18  # at most 2 moves away
+    assert outcome.random_interval.hi < 8
+
+
+def test_a_small_model_of_frames_is_repeated_by_its_seed() -> None:
+    episodes = record("Pendulum-v1", episodes=6, steps=10, size=(12, 12), colour="grey")
+    few = FrameOptions(updates=2, batch=4, components=4, members=2, free=4)
+    one, _ = learn_frames(episodes[:5], episodes[5:], 3, 3, options=few)
+    two, _ = learn_frames(episodes[:5], episodes[5:], 3, 3, options=few)
+    for first, second in zip(one.members, two.members, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(one.members[0].draw.weight, one.members[1].draw.weight)
+    plans = torch.zeros(4, 5, 1)
+    model = one
+    belief = model.begin(episodes[0].frames.read(0, 1)[0])
+    imagined = model.imagine(belief, plans)
+    once = model.members[1].act(belief.belief[1], plans[:1, 0])
+    assert imagined.rewards.shape == (2, 4, 5)
+    assert torch.allclose(imagined.rewards[1, 0, 0], model.members[1].tell(once)[1][0], atol=1e-4)
+
+
+def test_planning_from_pixels_goes_the_whole_way() -> None:
+    options = CemOptions(candidates=8, elites=2, iterations=1)
+
+    def learn(*given: Any) -> Any:
+        return learn_frames(*given, options=FrameOptions(updates=5, batch=4, free=4, components=4, members=1))
+
+    chosen = {"observation": "pixels", "view": {"size": (16, 24)}, "horizon": 4, "options": options, "learn": learn}
+    outcome = plan_environment("CartPole-v1", episodes=2, steps=8, recorded=6, **chosen)
+    assert outcome.frames is not None
+    assert outcome.frames.shape[1:] == (16, 24, 1)
+    assert len(outcome.returns) == 2
+    assert json.dumps(outcome.to_dict()).count("pixels") >= 1
+
+
+def test_only_the_last_frames_are_watched() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1), dtype=np.uint8)
+    actions = np.eye(2, dtype=np.float32)[[0, 1, 1, 0]]
+    net = small_net()
+    model = PixelDynamics(net, RewardHead(8), context=3)
+    belief = model.begin(frames[0])
+    for action, frame in zip(actions, frames[1:], strict=True):
+        belief = model.follow(belief, action, frame)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        wanted = net.watch(pixels[None, 2:], torch.from_numpy(actions)[None, 2:])
+    assert torch.allclose(belief.belief.belief, wanted.belief, atol=1e-6)
+    assert np.array_equal(belief.actions[0].numpy(), actions[2:])
