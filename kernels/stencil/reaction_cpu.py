@@ -41,8 +41,8 @@ def compiled_diffusion(u: Tensor, coefficients: Tensor, dilations: tuple[int, ..
     """sum_k coefficients[k] * lap_k(u) for u (B, H, W, C), without a gradient."""
     u = u.contiguous()
     out = torch.empty_like(u)
-    arms, parts = np.array(dilations, np.int64), ranges(u.shape[0] * u.shape[1], least=_LEAST_ROWS)
-    run(diffuse, parts, _array(u, 4), _array(coefficients.float(), 2), arms, _array(out, 4))
+    parts = ranges(u.shape[0] * u.shape[1], least=_LEAST_ROWS)
+    run(diffuse, parts, _array(u, 4), _array(coefficients.float(), 2), _arms(dilations), _array(out, 4))
     return out
 
 
@@ -100,7 +100,7 @@ def _forward(
         parts,
         _array(u, 4),
         _array(given.coefficients, 2),
-        np.array(dilations, np.int64),
+        _arms(dilations),
         _array(z, 4),
         at,
         _array(given.factor, 4),
@@ -180,7 +180,7 @@ def _backward(
     d_weights = np.zeros((len(parts), len(dilations), C), np.float64)
     d_push = np.zeros((len(parts), *((B, *push.shape[1:]) if push is not None else (0, 0, 0, 0))), np.float64)
     d_norm = np.zeros((len(parts), C), np.float64)
-    arms, weights = np.array(dilations, np.int64), _array(given.coefficients, 2)
+    arms, weights = _arms(dilations), _array(given.coefficients, 2)
     run(
         retreat,
         parts,
@@ -266,6 +266,12 @@ def _spread(H: int, W: int, push: Tensor | None) -> tuple[np.ndarray, ...]:
     """For rows and columns: the area before, and the share of the next one."""
     count = 1 if push is None else push.shape[1]
     return (*_between(H, count), *_between(W, count))
+
+
+@functools.lru_cache(maxsize=256)
+def _arms(dilations: tuple[int, ...]) -> np.ndarray:
+    """The arms' lengths as loops take them; never written to."""
+    return np.array(dilations, np.int64)
 
 
 @functools.lru_cache(maxsize=256)
