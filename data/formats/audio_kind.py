@@ -7,6 +7,7 @@ import dataclasses
 from pipelines.data.errors import InputError
 from pipelines.data.formats.audio_mpeg import aac_begins, mpeg_begins
 from pipelines.data.formats.audio_source import SoundFileSource
+from pipelines.data.formats.heads import BRANDS, FOREIGN
 
 __all__ = ["AUDIO_ENDINGS", "Kind", "kind_of"]
 
@@ -79,28 +80,13 @@ _STARTS = (
 )
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _FOREIGN = (
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
+    *FOREIGN,
     (b"GIF8", "a GIF image"),
-    (b"BM", "a BMP image"),
-    (b"II*\0", "a TIFF image"),
-    (b"MM\0*", "a TIFF image"),
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"BZh", "a bzip2 file"),
-    (b"\xfd7zXZ", "an xz file"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a rar archive"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x89HDF", "an HDF5 file"),
     (b"SQLite", "a database"),
     (b"MThd", "MIDI: notes to play, no sound"),
-    (b"\x7fELF", "a program"),
     (b"ajkg", "Shorten-packed sound"),
     (b"DSD ", "DSD sound"),
 )
-_IMAGE_BRANDS = {b"heic": "a HEIC image", b"heix": "a HEIC image", b"mif1": "a HEIC image", b"avif": "an AVIF image"}
 _EXPECTED = "sound: wav, flac, ogg, opus, mp3, m4a, aac, aiff, webm, mp4 and others"
 _RAW_ENDINGS = (".raw", ".pcm", ".sln", ".sln16", ".s16", ".s16le", ".s8", ".u8", ".s24", ".s32", ".f32")
 
@@ -136,7 +122,7 @@ def _name_of(source: SoundFileSource, start: int) -> str | None:
         return {b"WAVE": "WAV", b"AVI ": "AVI"}.get(head[8:12])
     if head[:4] == b"FORM":
         return "AIFF" if head[8:12] in (b"AIFF", b"AIFC") else None
-    if head[4:8] in _BOXES and head[8:12] not in _IMAGE_BRANDS:
+    if head[4:8] in _BOXES and head[8:12] not in BRANDS:
         return "MP4"
     if any(len(head) > 2 * step + at and all(head[at + k * step] == 0x47 for k in range(3)) for at, step in _PACKETS):
         return "MPEG-TS"
@@ -153,7 +139,7 @@ def _unknown(source: SoundFileSource, head: bytes) -> InputError:
     if head[:4] == b"RIFF":
         foreign = "a WebP image" if head[8:12] == b"WEBP" else f"RIFF of another kind ({head[8:12]!r})"
     if head[4:8] == b"ftyp":
-        foreign = _IMAGE_BRANDS.get(head[8:12], foreign)
+        foreign = BRANDS.get(head[8:12], foreign)
     if foreign is not None:
         cure = "unpack it first" if "archive" in foreign or "zip" in foreign else "check what kind of file this is"
         return InputError("not sound", where=source.name, found=foreign, expected=_EXPECTED, cure=cure)

@@ -10,6 +10,7 @@ import struct
 from pipelines.data.errors import InputError
 from pipelines.data.formats.audio_headers import has_index, promised_size
 from pipelines.data.formats.audio_source import SoundFileSource
+from pipelines.data.formats.heads import BRANDS, FOREIGN
 
 __all__ = ["VIDEO_ENDINGS", "VideoKind", "check_file", "check_index", "kind_of_video", "missing_bytes", "sniffed"]
 
@@ -70,29 +71,14 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _PACKETS = ((0, 188), (4, 192))  # where the marks of a transport stream stand, and how far apart
 _H264, _HEVC = (7, 9), (32, 33, 35)  # kinds of units that such streams begin with
 _FOREIGN = (
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"BM", "a BMP image"),
-    (b"II*\0", "a TIFF image"),
-    (b"MM\0*", "a TIFF image"),
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"BZh", "a bzip2 file"),
-    (b"\xfd7zXZ", "an xz file"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a rar archive"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x89HDF", "an HDF5 file"),
+    *FOREIGN,
     (b"ID3", "sound (MP3)"),
     (b"fLaC", "sound (FLAC)"),
     (b"RIFF", "RIFF without a film"),
     (b"FORM", "sound (AIFF)"),
     (b"#EXTM3U", "a list of other files"),
     (b"ffconcat", "a list of other files"),
-    (b"\x7fELF", "a program"),
 )
-_STILLS = {b"heic": "a HEIC image", b"heix": "a HEIC image", b"mif1": "a HEIC image", b"avif": "an AVIF image"}
 _SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
 _EXPECTED = "a film: mp4, mov, avi, mkv, webm, mpg, ts, wmv, flv, ogv, gif, y4m and others, or a folder of images"
 
@@ -112,7 +98,7 @@ def sniffed(head: bytes) -> VideoKind | None:
     if head[:4] == b"RIFF":
         return _BY_NAME["AVI"] if head[8:12] == b"AVI " else None
     if head[4:8] in _BOXES:
-        still = head[8:12] in _STILLS and head[4:8] == b"ftyp"
+        still = head[8:12] in BRANDS and head[4:8] == b"ftyp"
         return None if still else _BY_NAME["MP4"]
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         return _BY_NAME["APNG"] if b"acTL" in head else None
@@ -159,7 +145,7 @@ def kind_of_video(source: SoundFileSource) -> VideoKind:
     if head[:4] == b"RIFF":
         foreign = {b"WAVE": "sound (WAV)", b"WEBP": "a WebP image"}.get(head[8:12], foreign)
     if head[4:8] == b"ftyp":
-        foreign = _STILLS.get(head[8:12], foreign)
+        foreign = BRANDS.get(head[8:12], foreign)
     if foreign is None and not any(head):
         found = f"nothing but zeros in the first {len(head):,} of {source.size:,} bytes"
         cure = "copy the file again; it may have been cut while it was written"

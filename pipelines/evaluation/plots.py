@@ -25,6 +25,7 @@ __all__ = [
     "MAX_PANELS",
     "ForecastPanel",
     "coverage_figure",
+    "empty_figure",
     "forecast_figure",
     "horizon_figure",
     "to_png_bytes",
@@ -383,3 +384,21 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def empty_figure(text: str) -> Figure:
+    """A picture that says why there is nothing to see.
+
+    Example:
+        >>> empty_figure("nothing could be answered").axes[0].texts[0].get_text()
+        'nothing could be answered'
+    """
+
+    def draw() -> Figure:
+        figure = new_figure(6.0, 1.6)
+        ax = figure.subplots()
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT)
+        return figure
+
+    return _styled(draw)

@@ -199,7 +199,7 @@ class Maps(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """The first map over the mean volume of its run."""
-        from pipelines.fmri.plots import empty_figure
+        from pipelines.evaluation.plots import empty_figure
 
         figure = self._figure(self.maps[0]) if self.maps else empty_figure("no scan could be explained")
         if path is not None:

@@ -23,7 +23,6 @@ __all__ = [
     "baselines_figure",
     "confusion_figure",
     "course_figure",
-    "empty_figure",
     "glass_figure",
     "groups_figure",
     "map_figure",
@@ -40,24 +39,6 @@ _NAMED = 0.035  # share of the width from which an event has room for its name
 
 def _short(text: str, longest: int = 34) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def empty_figure(text: str) -> Figure:
-    """A picture that says why there is nothing to see.
-
-    Example:
-        >>> empty_figure("no scan could be answered").axes[0].texts[0].get_text()
-        'no scan could be answered'
-    """
-
-    def draw() -> Figure:
-        figure = house.new_figure(6.0, 1.6)
-        ax = figure.subplots()
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=house.FAINT)
-        return figure
-
-    return house._styled(draw)
 
 
 def course_figure(

@@ -122,7 +122,7 @@ class Predictions(Result):
         return figure
 
     def _figure(self) -> Figure:
-        from pipelines.fmri.plots import empty_figure
+        from pipelines.evaluation.plots import empty_figure
 
         people, volumes = self._people(), self.of("volume")
         course = self.course(volumes[0].name) if volumes and len(people) < 2 else None
@@ -334,7 +334,8 @@ class Vectors(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """How alike the scans are: the cosine of every two vectors."""
-        from pipelines.fmri.plots import empty_figure, similarity_figure
+        from pipelines.evaluation.plots import empty_figure
+        from pipelines.fmri.plots import similarity_figure
 
         none = "no scan could be encoded"
         figure = similarity_figure(self.names, self.vectors) if self.names else empty_figure(none)

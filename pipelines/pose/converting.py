@@ -161,7 +161,7 @@ class Converted(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """The first clip: 3-D poses at equal steps of time, or the joints of the middle frame with their names."""
-        from pipelines.fmri.plots import empty_figure
+        from pipelines.evaluation.plots import empty_figure
 
         figure = _picture(self.clips[0]) if self.groups else empty_figure("nothing could be converted")
         if path is not None:

@@ -163,7 +163,7 @@ class Poses(Result):
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Poses of the first person at equal steps of time, the 2-D input above."""
-        from pipelines.fmri.plots import empty_figure
+        from pipelines.evaluation.plots import empty_figure
         from pipelines.pose.plots import strip_figure
 
         figure = strip_figure(self.tracks[0]) if self.tracks else empty_figure("no person could be lifted")

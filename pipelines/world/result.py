@@ -190,7 +190,7 @@ class Rollout(Result):
     def plot(self, path: str | Path | None = None) -> Figure:
         """The strip of the first episode: rows of truth, prediction and error over the horizon."""
         from pipelines.base import save_figure
-        from pipelines.fmri.plots import empty_figure
+        from pipelines.evaluation.plots import empty_figure
         from pipelines.world.result_files import strip_content, write_all
         from pipelines.world.strips import strip_figure
 
