@@ -17,6 +17,7 @@ from pipelines.world.baselines import MeanFrame
 from pipelines.world.material import Parts, action_width, episodes_of, parts_of
 from pipelines.world.models import WorldNet, build_world
 from pipelines.world.options import architecture, known_model
+from pipelines.world.shrinkage import fit_shrinkage, said, shrunk
 from pipelines.world.training import DrawnWindows, as_frames, loss_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "rebuilt",
     "restore",
     "rolled",
+    "shrink",
 ]
 
 _BATCH = 64  # frames that are encoded at once
@@ -54,6 +56,7 @@ class Fitted:
         seen: (N, 2) identity of each episode, and the first frame that nothing was learned from.
         notes: on the data that it was trained on.
         origin: where the weights come from.
+        shrinkage: (h,) what of a predicted change from the mean frame is kept at each horizon; empty for all of it.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Fitted:
     seen: Tensor
     notes: tuple[str, ...] = ()
     origin: str = ""
+    shrinkage: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0))
 
     @property
     def wide(self) -> int:
@@ -80,6 +84,7 @@ class Fitted:
         """Tensors, and how to build the model that they are of."""
         tensors = {f"model.{name}": value.contiguous() for name, value in self.module.state_dict().items()}
         tensors |= {"mean": torch.from_numpy(np.ascontiguousarray(self.mean)), "seen": self.seen}
+        tensors |= {"shrinkage": self.shrinkage} if len(self.shrinkage) else {}
         return tensors, {
             "arguments": dataclasses.asdict(self.module.config),
             "mean_count": self.mean_count,
@@ -96,24 +101,36 @@ class Fitted:
         inputs = {"frame": torch.rand(2, c.channels, c.height, c.width, generator=generator)}
         if c.stimulus:
             inputs["action"] = torch.zeros(2, c.stimulus)
-        return NextFrame(copy.deepcopy(self.module).cpu().eval()), inputs, "next_frame"
+        factor = float(self.shrinkage[0]) if len(self.shrinkage) else 1.0
+        net = copy.deepcopy(self.module).cpu().eval()
+        return NextFrame(net, torch.from_numpy(self.mean), factor), inputs, "next_frame"
 
 
 class NextFrame(nn.Module):
     """A frame (B, C, H, W) and perhaps an action (B, S) to the frame after it: what is exported.
+
+    Args:
+        net: the model.
+        mean: (C, H, W) the frame that predictions are shrunk to; None: they are not.
+        factor: of their changes from it.
 
     Example:
         >>> NextFrame(build_world("convlstm", dim=16, hidden=8, bottleneck=8))(torch.rand(1, 3, 16, 16)).shape
         torch.Size([1, 3, 16, 16])
     """
 
-    def __init__(self, net: WorldNet) -> None:
+    mean: Tensor
+
+    def __init__(self, net: WorldNet, mean: Tensor | None = None, factor: float = 1.0) -> None:
         super().__init__()
         self.net = net
+        self.factor = factor if mean is not None else 1.0
+        self.register_buffer("mean", torch.zeros(()) if mean is None else mean)
 
     def forward(self, frame: Tensor, action: Tensor | None = None) -> Tensor:
         """The next frame."""
-        return self.net(frame, action)["x_pred"]
+        found = self.net(frame, action)["x_pred"]
+        return found if self.factor == 1.0 else self.mean + self.factor * (found - self.mean)
 
 
 def build(m: WorldModel, shape: tuple[int, int, int], stimulus: int) -> WorldNet:
@@ -167,12 +184,24 @@ def fit_parts(m: WorldModel, parts: Parts, notes: Sequence[str] = ()) -> Fitted:
     result = fit_module(m, net, loss_of(m), train_set, valid_set, default_lr=rate)
     net.eval()
     rates = {episode.fps for episode in parts.train}
-    said = (*notes, *parts.notes, *train_set.notes, *short)
-    return Fitted(
+    told = (*notes, *parts.notes, *train_set.notes, *short)
+    fitted = Fitted(
         m.model, net, mean.frame.astype(np.float32), mean.count, rates.pop() if len(rates) == 1 else None,
         parts.train[0].action_names, dataclasses.asdict(result) | {"episodes": len(parts.train), "frames": frames},
-        torch.tensor(parts.seen, dtype=torch.long).reshape(-1, 2), tuple(dict.fromkeys(said)),
+        torch.tensor(parts.seen, dtype=torch.long).reshape(-1, 2), tuple(dict.fromkeys(told)),
     )  # fmt: skip
+    asked = m.objective.shrink
+    if asked or (asked is None and m.objective.base == "mean"):
+        shrink(m, fitted, parts)
+    return fitted
+
+
+def shrink(m: WorldModel, fitted: Fitted, parts: Parts) -> None:
+    """Find what of predicted changes is worth keeping, on the episodes that choose the epoch, and say it."""
+    fitted.shrinkage = fit_shrinkage(fitted, parts.valid, m.context, m.horizon)
+    if len(fitted.shrinkage):
+        fitted.notes = (*fitted.notes, said(fitted.shrinkage))
+        m.run.say(said(fitted.shrinkage))
 
 
 @torch.inference_mode()
@@ -192,8 +221,8 @@ def rolled(fitted: Fitted, context: NDArray[np.uint8], actions: NDArray[np.float
     stimuli = None
     if actions is not None and fitted.wide:
         stimuli = torch.from_numpy(np.ascontiguousarray(actions, np.float32)).to(device)
-    frames = fitted.module.rollout(as_frames(context).to(device), stimuli, horizon)
-    return frames.float().cpu().numpy()
+    frames = fitted.module.rollout(as_frames(context).to(device), stimuli, horizon).float()
+    return shrunk(frames, fitted.mean, fitted.shrinkage).cpu().numpy()
 
 
 def restore(m: WorldModel, tensors: dict[str, Tensor], config: dict[str, Any]) -> Fitted:
@@ -207,7 +236,7 @@ def restore(m: WorldModel, tensors: dict[str, Tensor], config: dict[str, Any]) -
     return Fitted(
         m.model, net.eval().to(resolve_device(m.device)), tensors["mean"].float().numpy(), config["mean_count"],
         config["fps"], tuple(config["action_names"]), config["training"], tensors["seen"], tuple(config["fit_notes"]),
-        "a saved model",
+        "a saved model", tensors.get("shrinkage", torch.zeros(0)),
     )  # fmt: skip
 
 

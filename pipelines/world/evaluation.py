@@ -17,6 +17,7 @@ from pipelines.world.drift import Drift, DriftMeter
 from pipelines.world.holding import Holding, holding
 from pipelines.world.material import check_fit, episodes_of, fresh_parts
 from pipelines.world.metrics import FIGURES
+from pipelines.world.shrinkage import said
 from pipelines.world.tally import Tally
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ def _summary(
         "better": _better(tally),
         **held.details(),
     }
+    if len(m.state.shrinkage):
+        details["shrinkage"] = [round(one, 4) for one in m.state.shrinkage.tolist()]
+        notes.append(said(m.state.shrinkage))
     if drifts is not None:
         details["drift"] = drifts.to_dict()
     return Evaluation(

@@ -76,6 +76,9 @@ class ObjectiveOptions:
     """Weight of keeping each feature's deviation at 1 or above."""
     windows: int = 1200
     """Windows drawn in an epoch."""
+    shrink: bool | None = None
+    """Scale predicted changes from the mean training frame, horizon by horizon, as the frames that choose the epoch say
+    (on where `base` is mean)."""
 
 
 @dataclass(frozen=True)
