@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipelines.classify.changes import Changes
 from pipelines.classify.components import Components
 from pipelines.classify.examples import Batch, Examples, loss, mixed_loss, tensors
 from pipelines.classify.metrics import ConformalSets, fit_temperature
 from pipelines.classify.options import architecture, model_info
-from pipelines.classify.tokens import EDGES, Tokeniser
+from pipelines.classify.tokens import Tokeniser
 from pipelines.classify.warps import copies
 from pipelines.data.datasets.classification import Holdout, Standardiser, holdout
 from pipelines.errors import ConfigError, InputError, WeightsError
@@ -58,7 +57,6 @@ class Fitted:
         baseline: one of ``baselines``; None for a trained model.
         tokeniser: of VSFormer.
         components: of VSFormer, added to the variables once these are standardised.
-        changes: of VSFormer, added below both.
         sizes: what the model was built with, JSON-ready.
         temperature: logits are divided by it.
         sets: conformal sets from the held-out part of the training series; None without one.
@@ -75,7 +73,6 @@ class Fitted:
     baseline: Any = None
     tokeniser: Tokeniser | None = None
     components: Components | None = None
-    changes: Changes | None = None
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
     sets: ConformalSets | None = None
@@ -103,13 +100,9 @@ class Fitted:
         return [self.prepared(one) for one in data.series]
 
     def prepared(self, one: NDArray[np.floating]) -> NDArray[np.float32]:
-        """A series (V, T) in the model's units, with the components and changes where the model has some."""
-        return self.extended(self.scaler.apply(one))
-
-    def extended(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A standardised series (V, T) with the components and changes below it where the model has some."""
-        wide = scaled if self.components is None else self.components.extend(scaled)
-        return wide if self.changes is None else np.concatenate([wide, self.changes.rows(scaled)])
+        """A series (V, T) in the model's units, with the components where the model has some."""
+        scaled = self.scaler.apply(one)
+        return scaled if self.components is None else self.components.extend(scaled)
 
     def numbers(self, data: LabelledSeries) -> NDArray[np.int64]:
         """Classes of labelled series by number.
@@ -170,8 +163,6 @@ class Fitted:
             stored |= tensors(
                 {"components.matrix": self.components.matrix, "components.centre": self.components.centre}
             )
-        if self.changes is not None:
-            stored |= tensors({"changes.scale": self.changes.scale})
         if self.sets is not None:
             stored["sets.scores"] = torch.from_numpy(self.sets.scores)
         config = {
@@ -264,20 +255,14 @@ def _trained(c: Classifier, part: LabelledSeries, fitting: NDArray[np.int64], he
     fitted = Fitted(c.model, part.classes, part.variables, scaler)
     fitted.sizes = _sizes(part, fitting)
     arch = architecture(c.model, c.arch)
-    scaled = [scaler.apply(part.series[i]) for i in fitting]
-    shaped = len(part.variables)
     if c.model == "vsformer":
-        fitted.components = Components.fit(scaled, arch["components"])
-        fitted.changes = Changes.fit(scaled, arch["changes"])
-        shaped += len(fitted.components)
-        fitted.sizes["variables"] = shaped + fitted.changes.scale.size
-    chosen = [fitted.extended(one) for one in scaled]
-    bent, short = copies(scaled, arch["warps"], seed=c.seed)
-    versions = [[fitted.extended(one) for one in version] for version in bent]
+        fitted.components = Components.fit([scaler.apply(part.series[i]) for i in fitting], arch["components"])
+        fitted.sizes["variables"] += len(fitted.components)
+    chosen = [fitted.prepared(part.series[i]) for i in fitting]
+    versions, short = copies(chosen, arch["warps"], seed=c.seed)
     notes = [*scaler.notes, *([short] if short else [])]
     if c.model == "vsformer":
-        sizes = {"length": arch["motif"], "count": arch["motifs"], "most": arch["tokens"], "shaped": shaped}
-        sizes["quantiles"] = EDGES if arch["quantiles"] else ()
+        sizes = {"length": arch["motif"], "count": arch["motifs"], "most": arch["tokens"]}
         fitted.tokeniser = Tokeniser.fit(chosen, numbers[fitting], **sizes, seed=c.seed, names=part.classes)
         notes += [*(fitted.components.notes if fitted.components else ()), *fitted.tokeniser.notes]
     torch.manual_seed(c.seed)
@@ -337,7 +322,6 @@ def build(c: Classifier, fitted: Fitted) -> nn.Module:
             sizes["variables"],
             sizes["classes"],
             attention=attention,
-            statistics=fitted.tokeniser.statistics,
             **{name: arch[name] for name in known},
         )
     channels = sizes["variables"] * (2 if sizes["flags"] else 1)
@@ -412,8 +396,6 @@ def restore(c: Classifier, tensors: dict[str, Tensor], config: dict[str, Any]) -
     )
     if c.model == "vsformer":
         fitted.tokeniser, fitted.components = _restored(tensors, fitted.sizes)
-        if "changes.scale" in tensors:
-            fitted.changes = Changes(tensors["changes.scale"].numpy())
     module = build(c, fitted)
     state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     module.load_state_dict(check_shapes(module, state, name=c.model))

@@ -64,10 +64,6 @@ class ArchOptions:
     """vsformer: tokens of each branch at most, those of the largest priors (384)."""
     components: int | None = None
     """vsformer: whitened principal components that are added to the variables, at most; 0 adds none (64)."""
-    changes: int | None = None
-    """vsformer: how often variables are differenced for further value tokens; 0 for none (0)."""
-    quantiles: bool | None = None
-    """vsformer: two quantiles beside mean, deviation and slope of an interval (off)."""
     form: Literal["product", "log"] | None = None
     """vsformer: scores times priors as the paper writes it, or plus their logarithm (product)."""
     tsi: bool | None = None
@@ -105,8 +101,6 @@ _INFOS = (
             motifs=3,
             tokens=384,
             components=64,
-            changes=0,
-            quantiles=False,
             form="product",
             tsi=True,
             token_dropout=0.5,
@@ -180,14 +174,13 @@ def architecture(name: str, arch: ArchOptions | None = None) -> dict[str, Any]:
 
 
 def _check_values(chosen: Mapping[str, Any]) -> None:
-    for key in ("d_model", "n_heads", "layers", "d_ff", "motif", "motifs", "tokens", "warps", "components",
-                "changes"):  # fmt: skip
-        value, least = chosen.get(key), 0 if key in ("warps", "components", "changes") else 1
+    for key in ("d_model", "n_heads", "layers", "d_ff", "motif", "motifs", "tokens", "warps", "components"):
+        value, least = chosen.get(key), 0 if key in ("warps", "components") else 1
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError("no such size", where=f"arch.{key}", found=value, expected=f"a whole number from {least}")
-    for key in ("tsi", "causal", "quantiles"):
+    for key in ("tsi", "causal"):
         if not isinstance(chosen.get(key, True), bool):
             raise ConfigError("neither true nor false", where=f"arch.{key}", found=chosen[key])
     if chosen.get("d_model", 0) % chosen.get("n_heads", 1):

@@ -5,7 +5,7 @@ training series alone, the tokens of any series from them. Source: VSFormer (arX
 that granularities, statistics and the scaling of priors are our reading.
 
 Shapes: N series, V variables, C classes, P shape tokens (w steps, mean, deviation), Q value tokens of
-S statistics: 3, or with two quantiles 5.
+3 statistics.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from pipelines.classify.motifs import Matches, Motifs, cached_motifs, match, motif_length
 
-__all__ = ["Tokeniser", "interval_quantiles", "interval_statistics", "intervals", "shape_priors", "value_priors"]
+__all__ = ["Tokeniser", "interval_statistics", "intervals", "shape_priors", "value_priors"]
 
 Floats = NDArray[np.float32]
 GRANULARITIES = (1, 2, 4, 8)
 STATISTICS = ("mean", "deviation", "slope")
-EDGES = (0.1, 0.9)
 _BINS = 10
 _PERMUTATIONS = 20
 _LEAST_SCALE = 0.05  # the best prior of a branch counts as 1, unless even that says next to nothing
@@ -81,38 +80,6 @@ def interval_statistics(
     return np.stack(parts).astype(np.float32), np.stack(seen)
 
 
-def interval_quantiles(
-    series: Sequence[Floats], quantiles: Sequence[float] = EDGES, granularities: Sequence[int] = GRANULARITIES
-) -> Floats:
-    """Quantiles of every variable in every interval, of measured values: the poses that a movement goes between.
-
-    Ours, not the paper's: unlike mean and deviation they do not care how long a movement rests at its ends.
-
-    Args:
-        series: N arrays (V, T), NaN where nothing was measured.
-        quantiles: S of them, 0 to 1.
-        granularities: numbers of equal intervals.
-
-    Returns:
-        (N, V * intervals, S), zeros where nothing was measured; O(N V T log T).
-
-    Example:
-        >>> interval_quantiles([np.arange(11.0)[None]], (0.1, 0.5), (1,)).tolist()
-        [[[1.0, 5.0]]]
-    """
-    shares, found = intervals(granularities), []
-    for one in series:
-        edges = np.round(shares * one.shape[1]).astype(int)
-        told = np.zeros((one.shape[0], len(edges), len(quantiles)))
-        for place, (begin, end) in enumerate(edges):
-            part = one[:, begin:end]
-            seen = ~np.isnan(part).all(axis=1) if end > begin else np.zeros(len(one), bool)
-            if seen.any():
-                told[seen, place] = np.nanquantile(part[seen], quantiles, axis=1).T
-        found.append(told.reshape(-1, len(quantiles)))
-    return np.stack(found).astype(np.float32)
-
-
 def _between(running: NDArray[np.floating], edges: NDArray[np.integer]) -> NDArray[np.float64]:
     """Sums (V, intervals) over [begin, end) from running sums (V, T)."""
     padded = np.concatenate([np.zeros((len(running), 1)), running], axis=1)
@@ -145,10 +112,10 @@ def value_priors(
 
     A statistic is cut into ten bins by its training quantiles; what is not measured is a bin of its own. With few
     series a bin looks pure by chance: what shuffled classes reach on average is taken off, so that noise has a prior of
-    about zero. The mean of the statistics counts. O(permutations N Q S).
+    about zero. The mean of the three statistics counts. O(permutations N Q).
 
     Args:
-        statistics: (N, Q, S).
+        statistics: (N, Q, 3).
         measured: (N, Q).
         labels: (N,) classes by number.
         seed: of the shuffles.
@@ -218,7 +185,6 @@ class Tokeniser:
         value_prior: (Q,) scaled to [0, 1].
         variables: V.
         classes: C.
-        quantiles: of each interval, beside the three statistics.
         notes: what was left out, counted.
     """
 
@@ -228,13 +194,7 @@ class Tokeniser:
     value_prior: NDArray[np.float64]
     variables: int
     classes: int
-    quantiles: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def statistics(self) -> int:
-        """S, numbers of a value token."""
-        return len(STATISTICS) + len(self.quantiles)
 
     @classmethod
     def fit(
@@ -247,8 +207,6 @@ class Tokeniser:
         most: int = 384,
         seed: int = 0,
         names: Sequence[str] = (),
-        shaped: int | None = None,
-        quantiles: Sequence[float] = (),
     ) -> Tokeniser:
         """Find motifs and priors in the training series.
 
@@ -260,15 +218,12 @@ class Tokeniser:
             most: tokens of each branch that are kept at most, those of the largest priors.
             seed: of every draw.
             names: of the classes, for messages.
-            shaped: so many of the first variables are searched for motifs; None: all.
-            quantiles: of each interval, beside the three statistics.
         """
         labels = np.asarray(labels)
         steps = motif_length([one.shape[1] for one in series], length)
-        searched = [one[:shaped] for one in series]
-        motifs = cached_motifs(searched, labels, length=steps, count=count, seed=seed, names=names)
-        shapes = shape_priors(match(motifs, searched), motifs, labels)
-        statistics, measured = _statistics(series, quantiles)
+        motifs = cached_motifs(series, labels, length=steps, count=count, seed=seed, names=names)
+        shapes = shape_priors(match(motifs, series), motifs, labels)
+        statistics, measured = interval_statistics(series)
         values = value_priors(statistics, measured, labels, seed=seed)
         kept, chosen = _largest(shapes, most), _largest(values, most)
         notes = [
@@ -283,7 +238,6 @@ class Tokeniser:
             scaled(values[chosen]),
             series[0].shape[0],
             int(labels.max()) + 1,
-            tuple(quantiles),
             (*motifs.notes, *notes),
         )
 
@@ -305,14 +259,14 @@ class Tokeniser:
         Returns:
             ``shape`` (N, P, w + 2): the matched window, z-normalised, its mean and its deviation; ``shape_place``
             (N, P, 3): begin and end as shares of the series, distance over sqrt(w); ``shape_valid`` (N, P); ``value``
-            (N, Q, S), ``value_valid`` (N, Q).
+            (N, Q, 3), ``value_valid`` (N, Q).
         """
         found = match(self.motifs, series)
         lengths = np.array([one.shape[1] for one in series], np.float32)[:, None]
         valid = found.start >= 0
         begin = np.where(valid, found.start, 0) / lengths
         place = [begin, begin + self.motifs.length / lengths, np.nan_to_num(found.distance) / self.motifs.length**0.5]
-        statistics, measured = _statistics(series, self.quantiles)
+        statistics, measured = interval_statistics(series)
         return {
             "shape": np.concatenate([found.values, found.level], axis=-1),
             "shape_place": np.stack(place, axis=-1).astype(np.float32),
@@ -331,7 +285,6 @@ class Tokeniser:
             "shape_prior": self.shape_prior,
             "value_token": self.value_token,
             "value_prior": self.value_prior,
-            "quantiles": np.asarray(self.quantiles, np.float64),
         }
 
     @classmethod
@@ -339,16 +292,7 @@ class Tokeniser:
         """The tokeniser whose arrays were stored."""
         motifs = Motifs(arrays["motif_values"], arrays["motif_variable"], arrays["motif_label"], arrays["motif_origin"])
         kept = arrays["shape_prior"], arrays["value_token"], arrays["value_prior"]
-        quantiles = tuple(arrays.get("quantiles", np.zeros(0)).tolist())
-        return cls(motifs, kept[0], kept[1], kept[2], variables, classes, quantiles)
-
-
-def _statistics(series: Sequence[Floats], quantiles: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
-    """All numbers (N, V * intervals, S) of the value tokens, and whether anything was measured there."""
-    found, seen = interval_statistics(series)
-    if quantiles:
-        found = np.concatenate([found, interval_quantiles(series, quantiles)], axis=-1)
-    return found, seen
+        return cls(motifs, kept[0], kept[1], kept[2], variables, classes)
 
 
 def _largest(priors: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -144,7 +144,6 @@ class VSFormer(nn.Module):
         d_model, n_heads, layers, d_ff: sizes of both branches.
         dropout: probability of dropping a number that the decision layer reads while training.
         token_dropout: probability of hiding a token from its branch while training.
-        statistics: numbers S of a value token.
 
     Raises:
         ConfigError: a mechanism that does not exist or does not fit.
@@ -186,14 +185,13 @@ class VSFormer(nn.Module):
         d_ff: int = 64,
         dropout: float = 0.1,
         token_dropout: float = 0.5,
-        statistics: int = 3,
     ) -> None:
         super().__init__()
         self.token_dropout = token_dropout
         for name, value in tokens.items():
             self.register_buffer(name, torch.as_tensor(value))
         self.tsi = tsi
-        self.shape_embedding, self.value_embedding = _embedding(length + 2, d_model), _embedding(statistics, d_model)
+        self.shape_embedding, self.value_embedding = _embedding(length + 2, d_model), _embedding(3, d_model)
         self.shape_information = TSIEncoding(d_model, variables, 3, classes)
         self.value_information = TSIEncoding(d_model, variables, 2)
         options: dict[str, Any] = {"form": form} if attention == "prior_enhanced" else {}
