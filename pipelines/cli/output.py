@@ -320,5 +320,5 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if 0 < abs(value) < 0.1 else f"{value:.4f}"  # small errors differ in later digits
+        return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"  # small errors differ in later digits
     return f"{value:,}" if isinstance(value, int) else str(value)
