@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.datasets.world_env import EnvironmentEpisode
 from pipelines.errors import ConfigError
+from pipelines.world.counts import check_counts
 from pipelines.world.planning_agent import Glimpse, Imagined
 from pipelines.world.planning_training import ModelErrors
 from pipelines.world.planning_windows import FrameRollouts, PixelWindows, frame_errors
@@ -66,10 +67,8 @@ class FrameOptions:
     """Share of the windows that are drawn from the ends of episodes, where the terminations are."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "context", "free", "components", "members"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError("out of range", where=name, found=value, expected="a whole number from 1")
+        names = ("updates", "batch", "context", "free", "components", "members")
+        check_counts({name: getattr(self, name) for name in names})
         for name, most in (("ends", 1.0), ("noise", 1.0), ("decay", 10.0), ("frames", 1000.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError("out of range", where=name, found=getattr(self, name), expected=f"0 to {most:g}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.datasets.world_env import EnvironmentEpisode
 from pipelines.errors import ConfigError, InputError
+from pipelines.world.counts import check_counts
 from pipelines.world.planning_agent import PixelDynamics
 from pipelines.world.planning_training import ModelErrors
 from pipelines.world.planning_windows import FrameRollouts, PixelWindows, frame_errors
@@ -63,10 +64,8 @@ class PixelOptions:
     """Areas a side that the head reads."""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "context", "free", "pool"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError("out of range", where=name, found=value, expected="a whole number from 1")
+        names = ("updates", "batch", "context", "free", "pool")
+        check_counts({name: getattr(self, name) for name in names})
         if not 0 <= self.ends <= 1:
             raise ConfigError("out of range", where="ends", found=self.ends, expected="0 to 1")
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.datasets.world_env import EnvironmentEpisode
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import InputError
+from pipelines.world.counts import check_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,9 +148,7 @@ def fit_state_model(
     from pipelines.training.randomness import isolated
     from pipelines.world.models.state_model import StateConfig, StateModel
 
-    for name, value in (("steps", steps), ("batch", batch)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError("out of range", where=name, found=value, expected="a whole number from 1")
+    check_counts({"steps": steps, "batch": batch})
     count = len(data.states)
     if count < 2:
         raise InputError("too few steps to learn from", where="episodes", found=count, expected="at least 2")

@@ -59,7 +59,7 @@ class PixelWindows:
         if len({one.shape[1:] for one in whole}) > 1 or not all(whole[0].shape[1:]):
             raise InputError("frames of different sizes, or none", where="episodes", found=whole[0].shape[1:])
         frames, actions, rewards, goes_on, starts, last = [], [], [], [], [], []
-        offset = 0
+        offset, begun = 0, 0
         for one in whole:
             if one.actions is None or one.rewards is None:
                 raise InputError("nothing to learn from", where=one.name, expected="actions and rewards")
@@ -73,7 +73,8 @@ class PixelWindows:
                 going[count - 2] = 0.0
             goes_on.append(going)
             starts.append(np.arange(offset, offset + count - length + 1))
-            last.append(len(np.concatenate(starts)) - 1)
+            begun += len(starts[-1])
+            last.append(begun - 1)
             offset += count
         self.frames, self.actions = np.concatenate(frames), np.concatenate(actions)
         self.rewards, self.goes_on = np.concatenate(rewards), np.concatenate(goes_on)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ConfigError, InputError
+from pipelines.world.counts import check_counts
 
 __all__ = ["RewardHead", "StateConfig", "StateModel", "StateStep"]
 
@@ -40,10 +41,7 @@ class StateConfig:
     """Networks E of the ensemble, each trained on its own draw of the data."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError("not a size", where=field.name, found=value, expected="a whole number from 1")
+        check_counts({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, "not a size")
 
 
 class StateStep(NamedTuple):
