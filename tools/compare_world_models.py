@@ -25,10 +25,10 @@ Runs = dict[str, list[dict[str, Any]]]
 def read(paths: list[pathlib.Path]) -> Runs:
     """Evaluations by model, in the order given."""
     runs: Runs = defaultdict(list)
-    first: dict[str, Any] | None = None
+    first: dict[str, Any] = {}
     for path in paths:
         told = json.loads(path.read_text(encoding="utf-8"))
-        first = told if first is None else first
+        first = first or told
         for key in ("protocol", "windows", "data"):
             if told[key] != first[key]:
                 sys.exit(f"{path}: measured otherwise than {paths[0]}. {key}: {told[key]!r}, not {first[key]!r}")
